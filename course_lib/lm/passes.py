@@ -1,0 +1,154 @@
+"""One pass of a packed sequence through a transformer, with actions on the way.
+
+Residual-stream actions are module hooks on the layers. Attention goes through the interface that the
+architectures of transformers have in common (`AttentionInterface`), so that no model code is repeated here:
+it is handed the queries, keys and values of a layer and computes what each row of the sequence sees.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from course_lib.lm.packing import Blocks
+
+ATTENTION = "packed_prompts"
+
+
+class Pass:
+    """One pass of a packed sequence, with actions on the way: each takes an activation and returns it."""
+
+    def __init__(self, model: PreTrainedModel, blocks: Callable[[int], list[Blocks]]) -> None:
+        self.model = model
+        self.blocks = blocks
+        self.rows: Callable[[int], int] | None = None  # how many rows enter a layer, if not all
+        self.residual: dict[int, list[Callable]] = defaultdict(list)  # (T, d) -> (T', d)
+        self.heads: dict[int, list[Callable]] = defaultdict(list)  # (T, n_heads, head_dim) -> the same
+        self.attention: dict[int, list[Callable]] = defaultdict(list)  # (query, key, scaling, window)
+        self.attended: set[int] = set()
+
+    def logits(self, tokens: np.ndarray, depth: np.ndarray, keep: Sequence[int]) -> torch.Tensor:
+        """(len(keep), vocab) after the rows `keep`, from (T,) token ids and their (T,) positions."""
+        device = self.model.device
+        with _packed_attention(self.model), ExitStack() as hooks:
+            for i, layer in enumerate(_layers(self.model)):
+                if self.rows is not None:
+                    cut = self._cut(len(tokens), self.rows(i))
+                    hooks.callback(layer.register_forward_pre_hook(cut, with_kwargs=True).remove)
+                if self.residual[i]:
+                    hooks.callback(layer.register_forward_hook(self._after(i)).remove)
+            out = self.model(
+                input_ids=torch.as_tensor(tokens, device=device)[None],
+                position_ids=torch.as_tensor(depth, device=device)[None],
+                use_cache=False,
+                logits_to_keep=torch.as_tensor(np.asarray(keep), device=device),
+                packed=self,
+            )
+        if len(self.attended) < self.model.config.num_hidden_layers:
+            raise ValueError(
+                f"{type(self.model).__name__} does not attend through transformers' AttentionInterface"
+            )
+        return out.logits[0]
+
+    def _after(self, layer: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+            hidden = (output if isinstance(output, torch.Tensor) else output[0])[0]  # (T, d)
+            for action in self.residual[layer]:
+                hidden = action(hidden)
+            return hidden[None] if isinstance(output, torch.Tensor) else (hidden[None], *output[1:])
+
+        return hook
+
+    @staticmethod
+    def _cut(total: int, rows: int) -> Callable:
+        """A hook that leaves a layer's inputs their first rows."""
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(cut, value))
+            is_rows = isinstance(value, torch.Tensor) and value.ndim > 1 and value.shape[1] == total
+            return value[:, :rows] if is_rows else value
+
+        return lambda module, args, kwargs: (cut(args), {name: cut(value) for name, value in kwargs.items()})
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Per-head outputs (T, n_heads, head_dim) from query (T, n_heads, head_dim), key and value likewise."""
+        self.attended.add(layer)
+        for action in self.attention[layer]:
+            action(query, key, scaling, window)
+        out = torch.empty_like(query)
+        for blocks in self.blocks(layer):
+            mask = blocks.mask if window is None else blocks.mask & (blocks.distance < window)
+            mixed = F.scaled_dot_product_attention(
+                query[blocks.queries].transpose(1, 2),  # (B, n_heads, Q, head_dim)
+                key[blocks.keys].transpose(1, 2),  # (B, n_heads, K, head_dim)
+                value[blocks.keys].transpose(1, 2),
+                attn_mask=mask,
+                scale=scaling,
+            )
+            mixed = mixed.transpose(1, 2).flatten(0, 1)  # (B·Q, n_heads, head_dim)
+            out[blocks.queries.flatten()[blocks.slots]] = mixed[blocks.slots]
+        for action in self.heads[layer]:
+            out = action(out)
+        return out
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,  # (1, n_heads, T, head_dim)
+    key: torch.Tensor,  # (1, n_kv_heads, T, head_dim)
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    packed: Pass,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls in every layer while a packed sequence passes through."""
+    if softcap is not None or s_aux is not None:
+        raise ValueError("attention with softcapping or learned sinks is not supported")
+    groups = query.shape[1] // key.shape[1]
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, heads, head_dim)
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return packed.attend(module.layer_idx, query, key, value, scaling, sliding_window)[None], None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+
+
+@contextmanager
+def _packed_attention(model: PreTrainedModel) -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The list of a transformer's layers, whatever the architecture calls it."""
+    n_layers = model.config.num_hidden_layers
+    lists = (m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers)
+    return next(lists)

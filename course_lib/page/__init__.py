@@ -1,0 +1,8 @@
+"""What a page shows: executed claims, figures, tables and sliders."""
+
+from course_lib.page.claims import ClaimError, claim
+from course_lib.page.figures import PALETTE, figure, new_figure
+from course_lib.page.tables import table
+from course_lib.page.widgets import scrub
+
+__all__ = ["PALETTE", "ClaimError", "claim", "figure", "new_figure", "scrub", "table"]

@@ -1,0 +1,81 @@
+"""Sliders whose frames are drawn ahead, so that they move on a page without a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from html import escape
+from numbers import Real
+from typing import Any
+
+import ipywidgets
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from course_lib.page.figures import check_texts, heading, image_tag
+
+_MAX_FRAMES = 60
+_TEXT = "margin: 0.3em 0; line-height: 1.4; font-size: 15px"  # widgets are set smaller than the page
+
+
+def scrub(
+    draw: Callable[[Any], Figure],
+    values: Iterable[Any],
+    number: str,
+    caption: str,
+    *,
+    label: str,
+    alt: str,
+    describe: Callable[[Any], str],
+) -> None:
+    """Shows a slider over `draw(value)`: one frame per value, drawn now, with a button that plays them.
+
+    Args:
+        draw: Makes the figure of one value, always the same for the same value and in the same size.
+        values: What the slider runs over, at most 60 of them.
+        number: Chapter and position, as in "1.2"; a slider counts as a figure.
+        caption: What to see, as plain text.
+        label: What the slider changes, in a word or two.
+        alt: What all frames show; each frame's alt text adds the label and the value.
+        describe: Says in a sentence what the frame of one value shows; visible under the frame.
+
+    Raises:
+        TypeError: `draw` or `describe` is not callable, or `draw` does not return a Matplotlib figure.
+        ValueError: No values or too many, an empty label or description, or texts that `figure` rejects.
+    """
+    check_texts(number, caption, alt)
+    for name, function in (("draw", draw), ("describe", describe)):
+        if not callable(function):
+            raise TypeError(f"{name} of figure {number} must be callable, got {type(function).__name__}")
+    values = list(values)
+    if not 1 <= len(values) <= _MAX_FRAMES:
+        raise ValueError(f"values of figure {number} must be 1 to {_MAX_FRAMES} values, got {len(values)}")
+    if not label.strip():
+        raise ValueError(f"label of figure {number} must say what the slider changes, got {label!r}")
+    names = [f"{value:g}" if isinstance(value, Real) else str(value) for value in values]
+    notes = [describe(value) for value in values]
+    for name, note in zip(names, notes, strict=True):
+        if not isinstance(note, str) or not note.strip():
+            raise ValueError(f"describe of figure {number} must return text, got {note!r} at {label} {name}")
+
+    frames = []
+    for value, name, note in zip(values, names, notes, strict=True):
+        picture = image_tag(draw(value), f"{alt} {label}: {name}.")
+        frames.append(ipywidgets.HTML(f'{picture}<p style="{_TEXT}">{escape(note)}</p>'))
+    stack = ipywidgets.Stack(frames, selected_index=0)
+    slider = ipywidgets.SelectionSlider(
+        options=[(name, i) for i, name in enumerate(names)],
+        description=label,
+        style={"description_width": "initial"},
+        layout={"flex": "1 1 18em", "width": "auto", "margin": "0 0 0 1em"},
+    )
+    play = ipywidgets.Play(min=0, max=len(values) - 1, interval=600)
+    ipywidgets.jslink((play, "value"), (slider, "index"))
+    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+    controls = ipywidgets.HBox([play, slider], layout={"flex_flow": "row wrap"})
+    title = ipywidgets.HTML(f'<p style="{_TEXT}">{heading(number, caption)}</p>')
+    box = ipywidgets.VBox([controls, stack, title])
+
+    # The text of a widget would hold the bytes of its pictures: say what it shows instead.
+    lines = [f"{label} {name}: {note}" for name, note in zip(names, notes, strict=True)]
+    text = "\n".join([f"Figure {number}. {caption}", f"[{alt}]", *lines])
+    display({**box._repr_mimebundle_(), "text/plain": text}, raw=True)

