@@ -105,7 +105,7 @@ def test_reads_equal_what_transformers_returns(tiny):
     read = lm.Read(residual=[0, 2, 3], attention=[0, 3], heads=[1], positions=positions)
     out = lm.forward(tiny, PROMPTS, read)
     tiny.model.set_attn_implementation("eager")
-    norm = [m for name, m in tiny.model.base_model.named_children() if "norm" in name or name == "ln_f"][0]
+    norm = next(m for name, m in tiny.model.base_model.named_children() if "norm" in name or name == "ln_f")
     for i, prompt in enumerate(PROMPTS):
         reference = plain(tiny, prompt, output_hidden_states=True, output_attentions=True)
         for p, t in enumerate(positions[i]):

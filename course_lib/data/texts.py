@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,6 +90,22 @@ def load(name: str) -> Texts:
     shuffled = sorted(distinct, key=lambda example: hashlib.sha256(example.text.encode()).digest())
     half = len(shuffled) // 2
     return Texts(name, label_names, tuple(shuffled[:half]), tuple(shuffled[half:]))
+
+
+@dataclass(frozen=True)
+class Ambiguous:
+    """A sentence that can be asked for two things: what it is about, and how it feels about it."""
+
+    text: str
+    topic: str  # finance, sports or technology
+    sentiment: str  # positive or negative
+
+
+@functools.cache
+def two_concepts() -> tuple[Ambiguous, ...]:
+    """48 sentences written for this course: three topics × two sentiments, eight of each."""
+    with (files("course_lib.data") / "two_concepts.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(Ambiguous(**row) for row in csv.DictReader(file))
 
 
 def _without_repeats(examples: Iterator[Example]) -> Iterator[Example]:

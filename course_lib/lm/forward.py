@@ -17,7 +17,7 @@ from course_lib.lm.model import LanguageModel
 from course_lib.lm.packing import SHARED, Blocks, Packing, Problem, batches, pack, stack
 from course_lib.lm.passes import Pass
 
-MAX_TOKENS = 4096  # rows computed at a time: bounds the memory
+MAX_TOKENS = 2048  # rows computed at a time: bounds the memory, and suits a CPU's caches
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def sweep_layers(
 ) -> torch.Tensor:
     """Overwrite the residual stream at each prompt's last token, after each layer in turn, in one pass.
 
-    A prompt's other tokens are the same for every layer, and below the patch so is the last token: the rows of
-    the patched tokens join the sequence one layer after another, each attending to its prompt and to itself.
+    A prompt's other tokens are the same for every layer, and below the patch so is the last token: the rows
+    of the patched tokens join the sequence one layer after another, each attending to its prompt and itself.
 
     Args:
         model: a language model.
@@ -233,7 +233,10 @@ def _plan_read(
     keys = torch.from_numpy(keys).to(device)
 
     def weights(query: torch.Tensor, key: torch.Tensor, scaling: float, window: int | None) -> torch.Tensor:
-        scores = torch.einsum("nphd,nthd->npht", query[rows], key[keys]) * scaling
+        asked = query[rows].unflatten(2, (key.shape[1], -1))  # (n, P, kv, group, head_dim)
+        scores = (
+            torch.einsum("npkgd,ntkd->npkgt", asked, key[keys]).flatten(2, 3) * scaling
+        )  # (n, P, heads, T)
         seen = (distance >= 0) & (distance < (window or torch.inf))
         return scores.masked_fill(~seen[:, :, None], -torch.inf).softmax(-1)
 
@@ -305,7 +308,7 @@ def _positions(prompts: list[list[int]], positions: Sequence) -> np.ndarray:
     """(N, P) positions counted from the start."""
     lengths = np.array([len(prompt) for prompt in prompts])[:, None]
     given = np.asarray(positions, int)
-    if given.ndim not in (1, 2) or given.ndim == 2 and len(given) != len(prompts):
+    if given.ndim not in (1, 2) or (given.ndim == 2 and len(given) != len(prompts)):
         raise ValueError(f"positions: shape {given.shape}, expected (P,) or ({len(prompts)}, P)")
     given = np.broadcast_to(given, (len(prompts), given.shape[-1]))
     outside = (given < -lengths) | (given >= lengths)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from course_lib.lm import weights
@@ -26,14 +30,17 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.model.device
 
     @property
     def n_layers(self) -> int:
+        """Number of transformer blocks."""
         return self.model.config.num_hidden_layers
 
     @property
     def n_heads(self) -> int:
+        """Number of query heads in each block."""
         return self.model.config.num_attention_heads
 
     @cached_property
@@ -66,7 +73,7 @@ class LanguageModel:
 
 
 def load(
-    name: str = "smollm2-135m",
+    name: str | os.PathLike[str] = "smollm2-135m",
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
@@ -75,22 +82,60 @@ def load(
 
     Args:
         name: "smollm2-135m" (its weights come in a Python package), or whatever
-            `AutoModelForCausalLM.from_pretrained` takes: a local folder or a hub id.
+            `AutoModelForCausalLM.from_pretrained` takes: a local folder or a hub id, with safetensors.
         device: where the weights go; CUDA if there is one, else the CPU.
         dtype: floating-point type of the weights.
 
     Raises:
         FileNotFoundError: packaged weights are neither installed nor cached and cannot be downloaded.
-        ValueError: transformers finds no causal language model under that name.
+        ValueError: `device` or `dtype` cannot be used, or transformers cannot load a whole causal language
+            model under that name.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    source = str(weights.prepare(name)) if name in weights.PACKAGES else name
+    name = os.fspath(name)
+    device = _usable(device)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype={dtype!r}: expected a floating-point torch.dtype")
+    if name in weights.PACKAGES:
+        return _from_pretrained(name, str(weights.prepare(name)), device, dtype)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+        return _from_pretrained(name, name, device, dtype)
+    except Exception as error:
+        near = difflib.get_close_matches(name.lower(), weights.PACKAGES, n=1)
+        hint = f"\nDid you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"name={name!r} is not packaged with the course ({', '.join(weights.PACKAGES)}), and transformers "
-            f"could not load it as a local folder or a hub id: {error}"
+            f"name={name!r} is not packaged with the course ({', '.join(weights.PACKAGES)}), and "
+            f"transformers could not load it as a local folder or a hub id: {error}{hint}"
         ) from error
+
+
+def _usable(device: torch.device | str | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
+        raise ValueError(f"device={device!r}: expected a device of this machine; {error}") from error
+
+
+def _from_pretrained(name: str, source: str, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+    where = {"pretrained_model_name_or_path": source, "local_files_only": not _on_hub(source)}
+    model, report = AutoModelForCausalLM.from_pretrained(
+        **where, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    if report["missing_keys"]:  # transformers fills them with random numbers
+        raise ValueError(f"its files lack the weights {', '.join(sorted(report['missing_keys']))}")
+    tokenizer = AutoTokenizer.from_pretrained(**where)
     return LanguageModel(name, model.to(device).eval(), tokenizer)
+
+
+def _on_hub(source: str) -> bool:
+    """Whether to ask the hub: not for a folder, nor without a network (transformers retries for a minute)."""
+    if os.path.isdir(source):
+        return False
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=10)
+    except HfHubHTTPError:  # it answered: let transformers say what is wrong
+        return True
+    except Exception:  # no connection, or no possible name
+        return False
+    return True

@@ -1,9 +1,9 @@
 """Prompts laid out in one sequence in which every shared prefix occurs once.
 
 Sorted, prompts come in the order of a depth-first walk through their prefix trie: each shares its beginning
-with the one before it and adds a *run* of new tokens. The runs, one after another, are the packed sequence; a
-prompt's *path* names the rows its tokens have there. Everything but attention acts on rows alone. In attention
-a row sees the rows of its path up to itself, which `blocks` turns into few dense problems.
+with the one before it and adds a *run* of new tokens. The runs, one after another, are the packed sequence;
+a prompt's *path* names the rows its tokens have there. Everything but attention acts on rows alone. In
+attention a row sees the rows of its path up to itself, which `blocks` turns into few dense problems.
 """
 
 from __future__ import annotations

