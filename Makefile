@@ -8,7 +8,9 @@ BIN := .venv/bin
 PY := $(BIN)/python
 CHAPTER ?=
 PORT ?= 8000
+# no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
+export HF_HUB_DISABLE_PROGRESS_BARS = 1
 
 .PHONY: book serve test lint unit nbval notebooks runtimes lab bench setup clean
 

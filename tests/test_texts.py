@@ -209,3 +209,14 @@ def test_opening_is_a_start_of_the_text(text, words):
 def test_opening_refuses_no_words(words):
     with pytest.raises(ValueError, match=f"words={words}"):
         Example("a text", 0).opening(words)
+
+
+def test_two_concepts_are_balanced_and_distinct():
+    sentences = texts.two_concepts()
+    assert len({sentence.text for sentence in sentences}) == len(sentences) == 48
+    counts = Counter((sentence.topic, sentence.sentiment) for sentence in sentences)
+    assert counts == {
+        (topic, sentiment): 8
+        for topic in ("finance", "sports", "technology")
+        for sentiment in ("positive", "negative")
+    }

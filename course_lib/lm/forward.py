@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm  # in a notebook, too, TQDM_DISABLE=1 turns it off
 
 from course_lib.lm.model import LanguageModel
 from course_lib.lm.packing import SHARED, Blocks, Packing, Problem, batches, pack, stack

@@ -28,6 +28,7 @@ from course_lib.page.lint import LAUNCH
 
 _STATE = "application/vnd.jupyter.widget-state+json"
 _KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+_QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _CORES = 2
 _RUNTIMES = Path("book", "runtimes.json")
 _MARKS = ("<!-- chapters -->", "<!-- /chapters -->")
@@ -129,7 +130,7 @@ def execute(path: Path) -> Cost:
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )
     start = time.perf_counter()
-    client.execute(env={**os.environ, "TQDM_DISABLE": "1"})
+    client.execute(env={**os.environ, **_QUIET})
     seconds = time.perf_counter() - start
     write(path, _normal(notebook))
     unit = 1 if sys.platform == "darwin" else 1024  # bytes or kilobytes
