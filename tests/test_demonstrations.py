@@ -66,6 +66,12 @@ def test_scores_equal_a_forward_of_the_whole_text(llama, monkeypatch):
     assert not greedy[:4].any()
 
 
+def test_an_answer_that_begins_wrong_and_ends_right_is_not_greedy(llama):
+    wrong = (naive_best(llama, [5], 1)[0] + 1) % 200
+    right_after = naive_best(llama, [5, wrong], 1)
+    assert not icl.score(llama, [[5]], [[wrong, *right_after]])[1].item()
+
+
 def naive_best(model, prompt, n):
     """What greedy decoding writes."""
     tokens = list(prompt)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from course_lib import lm
-from course_lib.lm.packing import pack
+from course_lib.lm.packing import batches, pack
 
 ATTENTIONS, PROJECTIONS = ("self_attn", "attn", "attention"), ("o_proj", "c_proj", "dense")
 EXACT = {"atol": 2e-4, "rtol": 0}
@@ -91,6 +91,19 @@ def test_packing_computes_each_prefix_once(prompts):
     for prompt, path in zip(prompts, packing.paths, strict=True):
         assert packing.tokens[path].tolist() == prompt
         assert packing.depth[path].tolist() == list(range(len(prompt)))
+
+
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=12),
+    max_tokens=st.integers(12, 30),
+    extra=st.integers(0, 5),
+)
+def test_batches_keep_to_the_budget_and_leave_nobody_out(prompts, max_tokens, extra):
+    groups = batches(prompts, max_tokens, extra)
+    assert sorted(i for group in groups for i in group) == list(range(len(prompts)))
+    for group in groups:
+        rows = len(pack([prompts[i] for i in group]).tokens) + extra * len(group)
+        assert rows <= max_tokens or len(group) == 1
 
 
 def test_the_real_model_is_exact(real):

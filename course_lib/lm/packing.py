@@ -36,7 +36,7 @@ class Blocks:
     keys: torch.Tensor  # (B, K) rows
     mask: torch.Tensor  # (B, 1, Q, K) True where a query sees a key
     distance: torch.Tensor  # (B, 1, Q, K) how many positions a key lies before the query
-    slots: torch.Tensor  # (n,) the queries that are not padding, as indices into B·Q
+    slots: torch.Tensor  # (n,) the queries that are not padding, as indices into B·Q; padded ones give NaN
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,6 @@ def _padded(problems: list[Problem], depth: np.ndarray, device: torch.device) ->
     same_run = query_runs[:, :, None] == key_runs[:, None, :]  # (B, Q, K)
     causal = keys[:, None, :] <= queries[:, :, None]
     mask = (key_runs[:, None, :] == SHARED) | (same_run & causal)
-    mask[..., 0] |= query_runs == PADDED_QUERY  # a softmax over nothing would be NaN
     distance = depth[queries][:, :, None] - depth[keys][:, None, :]
     slots = np.flatnonzero(query_runs != PADDED_QUERY)
     arrays = queries, keys, mask[:, None], distance[:, None], slots
