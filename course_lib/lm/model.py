@@ -66,7 +66,7 @@ class LanguageModel:
 
     def decode(self, tokens: int | list[int]) -> str:
         """The text of one token id or of several."""
-        return self.tokenizer.decode(tokens)
+        return self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}: {self.n_layers} layers × {self.n_heads} heads)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
@@ -50,7 +50,8 @@ def lint(path: Path) -> list[str]:
     problems = [] if text.endswith("\n") else ["the file does not end with a newline"]
     problems += [*_counts(code), *_sources(notebook), *_outputs(code)]
     if chapter := _CHAPTER.fullmatch(path.stem):
-        problems += [*_chapter(notebook, code), *_figures(code, int(chapter[1]))]
+        number = int(chapter[1])
+        problems += [*_chapter(notebook, code), *_figures(code, number), *_exercises(notebook, number)]
     return problems
 
 
@@ -143,6 +144,43 @@ def _figures(code: list[NotebookNode], chapter: int) -> Iterator[str]:
             yield f"figure {start}.{end} does not start with the number of its chapter, {chapter}"
         if count > 1:
             yield f"the number of figure {start}.{end} is used {count} times"
+
+
+def _exercises(notebook: NotebookNode, chapter: int) -> Iterator[str]:
+    exercises: list[list[NotebookNode]] = []
+    inside = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and re.match(r"##? ", cell.source):
+            inside = False
+        if cell.cell_type == "markdown" and cell.source.startswith("### Exercise"):
+            exercises.append([])
+            inside = True
+        if inside:
+            exercises[-1].append(cell)
+        if "hide-cell" in _tags(cell) and "solution" not in _tags(cell):
+            yield f"cell {cell.id} is folded and not tagged 'solution'"
+    if not 3 <= len(exercises) <= 5:
+        yield f"a chapter has 3 to 5 exercises, got {len(exercises)}"
+    for n, cells in enumerate(exercises, 1):
+        number = f"{chapter}.{n}"
+        heading = rf"### Exercise {chapter}\.{n} · .+ \((?:●○○|●●○|●●●), \d+ minutes\)$"
+        if not re.match(heading, cells[0].source, re.MULTILINE):
+            yield f"exercise {number} must start with '### Exercise {number} · Title (●○○, 5 minutes)'"
+        if sum(cell.source.count("<details>") for cell in cells if cell.cell_type == "markdown") < 2:
+            yield f"exercise {number} has fewer than two hints"
+        solutions = [cell for cell in cells if {"hide-cell", "solution"} <= _tags(cell)]
+        if f"✗ Exercise {number}, not yet" not in _printed(cell for cell in cells if cell not in solutions):
+            yield f"exercise {number} has no stub whose check says what is missing"
+        if f"✓ Exercise {number}: right" not in _printed(solutions):
+            yield f"exercise {number} has no folded solution that passes its check"
+
+
+def _tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def _printed(cells: Iterable[NotebookNode]) -> str:
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
 def _outline(notebook: NotebookNode) -> tuple[list[str], list[_Section]]:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from html import escape
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
-import ipywidgets
+import traitlets
+from anywidget import AnyWidget
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from course_lib.page.figures import check_texts, heading, image_tag
 
 _MAX_FRAMES = 60
-_TEXT = "margin: 0.3em 0; line-height: 1.4; font-size: 15px"  # widgets are set smaller than the page
+
+
+class Scrubber(AnyWidget):
+    """One picture at a time, chosen by a slider; `scrub.js` draws it, in a notebook and on a static page."""
+
+    _esm = Path(__file__).with_name("scrub.js")
+    _css = Path(__file__).with_name("scrub.css")
+    label = traitlets.Unicode().tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)  # the value of each frame, as text
+    notes = traitlets.List(traitlets.Unicode()).tag(sync=True)  # what each frame shows, as text
+    pictures = traitlets.List(traitlets.Unicode()).tag(sync=True)  # HTML
+    caption = traitlets.Unicode().tag(sync=True)  # HTML
+    index = traitlets.Int(0).tag(sync=True)
 
 
 def scrub(
@@ -57,25 +70,14 @@ def scrub(
         if not isinstance(note, str) or not note.strip():
             raise ValueError(f"describe of figure {number} must return text, got {note!r} at {label} {name}")
 
-    frames = []
-    for value, name, note in zip(values, names, notes, strict=True):
-        picture = image_tag(draw(value), f"{alt} {label}: {name}.")
-        frames.append(ipywidgets.HTML(f'{picture}<p style="{_TEXT}">{escape(note)}</p>'))
-    stack = ipywidgets.Stack(frames, selected_index=0)
-    slider = ipywidgets.SelectionSlider(
-        options=[(name, i) for i, name in enumerate(names)],
-        description=label,
-        style={"description_width": "initial"},
-        layout={"flex": "1 1 18em", "width": "auto", "margin": "0 0 0 1em"},
+    pictures = [
+        image_tag(draw(value), f"{alt} {label}: {name}.") for value, name in zip(values, names, strict=True)
+    ]
+    widget = Scrubber(
+        label=label, names=names, notes=notes, pictures=pictures, caption=heading(number, caption)
     )
-    play = ipywidgets.Play(min=0, max=len(values) - 1, interval=600)
-    ipywidgets.jslink((play, "value"), (slider, "index"))
-    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
-    controls = ipywidgets.HBox([play, slider], layout={"flex_flow": "row wrap"})
-    title = ipywidgets.HTML(f'<p style="{_TEXT}">{heading(number, caption)}</p>')
-    box = ipywidgets.VBox([controls, stack, title])
-
-    # The text of a widget would hold the bytes of its pictures: say what it shows instead.
+    # The text of the widget would hold the bytes of its pictures: say what it shows instead.
     lines = [f"{label} {name}: {note}" for name, note in zip(names, notes, strict=True)]
     text = "\n".join([f"Figure {number}. {caption}", f"[{alt}]", *lines])
-    display({**box._repr_mimebundle_(), "text/plain": text}, raw=True)
+    data, metadata = widget._repr_mimebundle_()  # the metadata is what Colab needs
+    display({**data, "text/plain": text}, metadata=metadata, raw=True)

@@ -1,0 +1,65 @@
+"""The printed book: `make pdf`."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from built import HTML, PAGES, ROOT
+from pypdf import PdfReader
+
+from course_lib.book import pdf
+
+
+@pytest.fixture(scope="module")
+def book(browser, site):
+    command = [sys.executable, "-m", "course_lib.book.pdf"]  # a second browser in this process would not start
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"_build/pdf/book\.pdf: \d+ pages, \d+\.\d MB\n", result.stdout)
+    return PdfReader(ROOT / "_build" / "pdf" / "book.pdf")
+
+
+def squeezed(text):
+    return re.sub(r"\s", "", text)
+
+
+def test_contents_tell_the_page_of_every_section(book):
+    entries = re.findall(r"^(.+) (\d+)$", book.pages[0].extract_text(), re.MULTILINE)
+    assert len(entries) > len(PAGES)
+    for title, number in entries:
+        assert squeezed(title) in squeezed(book.pages[int(number) - 1].extract_text()), title
+
+
+def test_every_link_inside_has_a_target(book):
+    targets = set(book.named_destinations)
+    notes = [note.get_object() for page in book.pages for note in page.get("/Annots", [])]
+    inside = [note["/Dest"] for note in notes if "/Dest" in note]
+    assert len(inside) > 100
+    assert [link for link in inside if link not in targets] == []
+
+
+def test_no_link_leads_to_a_file(book):
+    notes = [note.get_object() for page in book.pages for note in page.get("/Annots", [])]
+    outside = [note["/A"]["/URI"] for note in notes if "/URI" in note.get("/A", {})]
+    assert any(link.startswith("https://arxiv.org/") for link in outside)
+    assert [link for link in outside if link.startswith("file:")] == []
+
+
+def test_nothing_is_left_out(book):
+    text = squeezed("".join(page.extract_text() for page in book.pages))
+    assert "上下文学习" in text
+    assert "Solution" in text
+    assert not (HTML / "whole-book.html").exists()
+
+
+def test_outline_and_title(book):
+    titles = [entry.title for entry in book.outline if not isinstance(entry, list)]
+    assert len(titles) == len(PAGES)
+
+
+def test_book_that_is_not_built(tmp_path):
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    (tmp_path / "intro.md").write_text("# Intro\n")
+    with pytest.raises(FileNotFoundError, match="make book"):
+        pdf.build(tmp_path, tmp_path / "book.pdf")

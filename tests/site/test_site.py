@@ -1,0 +1,200 @@
+"""What a reader meets on the built pages; run by `make site`."""
+
+import gzip
+import itertools
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+from bs4 import BeautifulSoup
+from built import CHAPTERS, EXTRA, HTML, PAGES, ROOT
+
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+KB = 1000
+
+
+def number(page, expression):
+    return page.evaluate(f"() => {expression}")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXTRA])
+def test_page_loads_in_silence_from_its_own_host(visit, site, path):
+    said, asked, failed = [], [], []
+
+    def watch(page):
+        page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("response", lambda r: failed.append(r.url) if r.status >= 400 else None)
+        page.on("requestfailed", lambda request: failed.append(request.url))
+
+    visit(path, watch=watch).wait_for_load_state("networkidle")
+    assert said == []
+    assert failed == []
+    assert [url for url in asked if not url.startswith((site, "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("base", ["served", "file"])
+def test_math_is_typeset_and_widgets_are_drawn(visit, site, base, path):
+    page = visit(path, base=site if base == "served" else f"{HTML.as_uri()}/")
+    assert number(page, "document.querySelectorAll('.math:not(:has(mjx-container))').length") == 0
+    assert number(page, "document.querySelectorAll('mjx-merror').length") == 0
+    views = number(page, "document.querySelectorAll('script[type$=\"widget-view+json\"]').length")
+    assert page.locator(".scrub-now img").count() == views
+
+
+def test_some_page_has_math_and_some_a_slider(visit):
+    pages = [visit(path) for path in PAGES]
+    assert any(page.locator("mjx-container").count() for page in pages)
+    assert any(page.locator(".scrub").count() for page in pages)
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_every_slider_moves_its_figure_and_says_so(visit, path):
+    page = visit(path)
+    for scrub in page.locator(".scrub").all():
+        slider, picture, note = (
+            scrub.get_by_role("slider"),
+            scrub.locator("img:visible"),
+            scrub.locator("p:visible"),
+        )
+        last = int(slider.get_attribute("max"))
+        assert slider.get_attribute("aria-label").strip()
+        slider.focus()
+        seen = []
+        for _ in range(last + 1):
+            said = slider.get_attribute("aria-valuetext")
+            assert scrub.locator("output").inner_text() in said
+            assert said.endswith(note.inner_text())
+            seen.append((said, picture.get_attribute("src"), picture.get_attribute("alt")))
+            page.keyboard.press("ArrowRight")
+        assert len(set(seen)) == len(seen)
+        assert slider.input_value() == str(last)
+        slider.click(position={"x": 3, "y": 10})
+        assert picture.get_attribute("src") == seen[0][1]
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_every_slider_plays_pauses_and_starts_again(visit, path):
+    page = visit(path, watch=lambda page: page.clock.install())
+    for scrub in page.locator(".scrub").all():
+        slider, button = scrub.get_by_role("slider"), scrub.get_by_role("button")
+        last = slider.get_attribute("max")
+        button.click()
+        page.clock.run_for(700)
+        assert (slider.input_value(), button.get_attribute("aria-label")[:6]) == ("1", "Pause:")
+        button.click()
+        page.clock.run_for(5000)
+        assert slider.input_value() == "1"
+        button.click()
+        page.clock.run_for(60 * 600)
+        assert (slider.input_value(), button.get_attribute("aria-label")[:5]) == (last, "Play:")
+        button.click()
+        assert slider.input_value() == "0"
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXTRA])
+@pytest.mark.parametrize(("mode", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_page_has_no_serious_accessibility_problem(visit, path, mode, width):
+    if not AXE.exists():
+        pytest.skip("axe-core is not there: run npm ci")
+    page = visit(path, mode=mode, width=width)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    violations = page.evaluate("() => axe.run().then((result) => result.violations)")
+    grave = [v for v in violations if v["impact"] in ("serious", "critical")]
+    found = [(v["id"], node["html"][:200], node["failureSummary"]) for v in grave for node in v["nodes"]]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_headings_descend_by_one_and_pictures_have_texts(visit, path):
+    page = visit(path)
+    levels = page.evaluate(
+        "() => [...document.querySelectorAll('article :is(h1,h2,h3,h4,h5,h6)')].map((h) => +h.tagName[1])"
+    )
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    alts = page.evaluate("() => [...document.querySelectorAll('article img')].map((image) => image.alt)")
+    assert all(len(alt) >= 20 for alt in alts)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_dark_page_is_dark(visit, path):
+    page = visit(path, mode="dark")
+    colour = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, re.findall(r"\d+", colour)[:3])) < 60
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXTRA])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_scrolls_sideways(visit, path, width):
+    page = visit(path, width=width)
+    assert number(page, "document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("term", ["demonstrations", "softmax"])
+def test_search_finds_a_term(visit, term):
+    page = visit(f"search.html?q={term}")
+    page.wait_for_selector("ul.search li a")
+    links = page.locator("ul.search li a").evaluate_all("(links) => links.map((link) => link.href)")
+    assert any("book/" in link for link in links)
+
+
+def test_search_of_nonsense_finds_nothing(visit):
+    page = visit("search.html?q=xyzzyplugh")
+    page.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('did not match')")
+    assert page.locator("ul.search li").count() == 0
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_chapter_has_its_buttons_and_costs(visit, path):
+    page = visit(path)
+    url = re.search(r"url: (\S+)", (ROOT / "_config.yml").read_text(encoding="utf-8"))[1]
+    name = path.replace(".html", ".ipynb")
+    links = page.locator("a[href]").evaluate_all("(links) => links.map((link) => link.href)")
+    repository = url.removeprefix("https://github.com/")
+    assert f"https://colab.research.google.com/github/{repository}/blob/main/{name}" in links
+    assert f"{url}/edit/main/{name}" in links
+    assert any(link.startswith(f"{url}/issues/new") for link in links)
+    assert any(link.endswith(f"_sources/{name}") for link in links)
+    assert page.locator("a.left-prev").count() == page.locator("a.right-next").count() == 1
+    costs = json.loads((ROOT / "book" / "runtimes.json").read_text(encoding="utf-8"))[name[5:-6]]
+    assert f"{costs['memory_gb']} GB on two CPU cores" in page.locator("article").inner_text()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_is_light(visit, path, capsys):
+    bodies = []
+    page = visit(path, watch=lambda page: page.on("response", lambda r: bodies.append(r.body())))
+    page.wait_for_load_state("networkidle")
+    saved = page.locator("script[type$='widget-state+json']").all_text_contents()
+    frames = "".join(saved).encode()
+    whole = sum(map(len, bodies))
+    sent = sum(len(gzip.compress(body)) for body in bodies)  # as web hosts send it
+    first = sent - len(gzip.compress(frames))
+    with capsys.disabled():
+        print(
+            f"\n{path}: {whole / KB:.0f} kB, sent as {sent / KB:.0f} kB, {first / KB:.0f} kB without frames"
+        )
+    assert first < 2000 * KB
+    assert whole < 4000 * KB
+
+
+def test_every_link_inside_the_book_has_a_target():
+    pages = {
+        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in HTML.rglob("*.html")
+    }
+    ids = {path: {tag["id"] for tag in page.select("[id]")} for path, page in pages.items()}
+    broken = []
+    for path, page in pages.items():
+        for link in page.select("a[href]"):
+            address, fragment = urldefrag(urljoin(path.as_uri(), link["href"]))
+            if address.startswith("file:"):
+                target = Path(unquote(address.removeprefix("file://")))
+                if not target.exists() or (fragment and unquote(fragment) not in ids.get(target, [fragment])):
+                    broken.append((path.name, link["href"]))
+    assert broken == []
