@@ -4,6 +4,7 @@
 # make linkcheck  look up the links to other hosts make bench      the benchmarks
 # make lab        open JupyterLab                  make clean      remove what was built (not the environment)
 # make colab      run every notebook as on Colab   make oldest     the unit tests with the oldest dependencies
+# make chapter SLUG=13-my-topic                       begin a chapter from a template that passes all tests
 # make repository URL=https://github.com/OWNER/NAME   write the address of the repository where it is named
 
 PYTHON ?= python3
@@ -12,12 +13,14 @@ PY := $(BIN)/python
 CHAPTER ?=
 PORT ?= 8000
 URL ?=
+SLUG ?=
+MODULE ?=
 UNIT := tests --ignore=tests/site --ignore=tests/colab
 # no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
 export HF_HUB_DISABLE_PROGRESS_BARS = 1
 
-.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest repository setup clean
+.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest chapter repository setup clean
 
 setup: .venv/ready
 
@@ -65,13 +68,13 @@ site: book
 
 nbval: setup
 	$(PY) -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider \
-		$$($(PY) -m course_lib.page.notebooks --list)
+		$$($(PY) -m course_lib.book.notebooks --list)
 
 notebooks: setup
-	$(PY) -m course_lib.page.notebooks $(CHAPTER)
+	$(PY) -m course_lib.book.notebooks $(CHAPTER)
 
 runtimes: setup
-	OMP_NUM_THREADS=2 $(PY) -m course_lib.page.notebooks --measure $(CHAPTER)
+	OMP_NUM_THREADS=2 $(PY) -m course_lib.book.notebooks --measure $(CHAPTER)
 
 lab: setup
 	$(BIN)/jupyter-lab book
@@ -93,8 +96,11 @@ oldest: setup
 	.venv-oldest/bin/python -m pip install --no-deps --require-hashes -r requirements-data.txt
 	COURSE_CACHE=$(CURDIR)/.venv-oldest/cache .venv-oldest/bin/python -m pytest $(UNIT) -p no:cacheprovider
 
+chapter: setup
+	$(PY) -m course_lib.book.chapter $(SLUG) $(if $(MODULE),--module $(MODULE))
+
 repository: setup
-	$(PY) -m course_lib.page.repository "$(URL)"
+	$(PY) -m course_lib.book.repository "$(URL)"
 
 clean:
 	rm -rf _build

@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from course_lib.page import grade as grade_module
-from course_lib.page.grade import grade
+from course_lib.book import grade as grade_module
+from course_lib.book.grade import grade
 
 PASS = "print('✓ Exercise {}: right on 4 fresh inputs')"
 FAIL = "print('✗ Exercise {}, not yet: counts the queries')"

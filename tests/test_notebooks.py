@@ -1,11 +1,11 @@
-"""Every notebook of the book is in its contents and keeps the rules of `course_lib.page.lint`."""
+"""Every notebook of the book is in its contents and keeps the rules of `course_lib.book.lint`."""
 
 from pathlib import Path
 
 import pytest
 
-from course_lib.page.lint import lint
-from course_lib.page.notebooks import listed
+from course_lib.book.files import listed
+from course_lib.book.lint import lint
 
 ROOT = Path(__file__).parents[1]
 BOOK = sorted((ROOT / "book").glob("*.ipynb"))

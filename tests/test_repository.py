@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from nbformat import v4
 
-from course_lib.page.notebooks import listed, read, write
-from course_lib.page.repository import address, install_cell, rewrite
+from course_lib.book.notebooks import listed, read, write
+from course_lib.book.repository import address, install_cell, rewrite
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [path for path in listed(ROOT) if path.suffix == ".ipynb"]
@@ -166,7 +166,7 @@ def test_a_notebook_without_the_first_cell_is_named_before_anything_is_written(t
 
 def test_command_line(tmp_path):
     make(tmp_path, OLD)
-    command = [sys.executable, "-m", "course_lib.page.repository"]
+    command = [sys.executable, "-m", "course_lib.book.repository"]
     run = subprocess.run([*command, NEW], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert sorted(run.stdout.split()) == sorted(

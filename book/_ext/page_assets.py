@@ -1,6 +1,6 @@
 """Sphinx extension: pages carry what they load, load only what they use, and read well to a screen reader.
 
-- MathJax is copied from `node_modules` (`npm ci`); without it pages load it from a CDN, and the build says so.
+- MathJax is copied from `node_modules` (`npm ci`); without it pages load it from a CDN; the build says so.
 - The theme's icons come from its web font alone: its script of 1.5 MB would draw them a second time, and its
   preloading of the fonts is an error on pages opened as files.
 - Live cells (thebe) are not used; their scripts would be loaded on every page, one of them twice.
@@ -49,9 +49,7 @@ def _finish(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html":
         return
     if _MATHJAX.is_dir():
-        shutil.copytree(
-            _MATHJAX, Path(app.outdir, "_static", "mathjax"), ignore=_UNUSED, dirs_exist_ok=True
-        )
+        shutil.copytree(_MATHJAX, Path(app.outdir, "_static", "mathjax"), ignore=_UNUSED, dirs_exist_ok=True)
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         for old, new in _REWRITES.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
 from pathlib import Path
 from string import Template
@@ -11,13 +12,14 @@ from string import Template
 import jupytext
 import nbformat
 
-from course_lib.book.notebooks import execute, write
+from course_lib.book.files import write
+from course_lib.book.notebooks import execute
 from course_lib.book.repository import address, install_cell
 
 _TEMPLATES = Path(__file__).with_name("template")
 
 
-def begin(root: Path, slug: str, module: str = "") -> Path:
+def begin(root: Path, slug: str, module: str = "") -> list[Path]:
     """Writes a notebook, its concept module, its exercises and their tests, and lists the notebook.
 
     Args:
@@ -26,7 +28,7 @@ def begin(root: Path, slug: str, module: str = "") -> Path:
         module: Name of the concept module; by default the words.
 
     Returns:
-        The notebook, not executed yet.
+        The files, the notebook first; it is not executed yet.
 
     Raises:
         ValueError: A malformed slug or module.
@@ -56,7 +58,7 @@ def begin(root: Path, slug: str, module: str = "") -> Path:
     cells.metadata = {"course": {"question": title}}
     write(notebook, nbformat.writes(cells))
     _list(root / "_toc.yml", slug)
-    return notebook
+    return [notebook, *files.values()]
 
 
 def _fill(kind: str, **names: object) -> str:
@@ -66,8 +68,9 @@ def _fill(kind: str, **names: object) -> str:
 def _list(toc: Path, slug: str) -> None:
     """Lists a chapter behind those with smaller numbers."""
     lines = toc.read_text(encoding="utf-8").splitlines()
-    earlier = [i for i, line in enumerate(lines) if (name := re.search(r"book/(\d\d-\S+)", line)) and name[1] < slug]
-    after = earlier[-1] if earlier else next(i for i, line in enumerate(lines) if line.startswith("chapters:"))
+    names = (re.search(r"book/(\d\d-\S+)", line) for line in lines)
+    earlier = [i for i, name in enumerate(names) if name and name[1] < slug]
+    after = earlier[-1] if earlier else lines.index("chapters:")
     lines.insert(after + 1, f"  - file: book/{slug}")
     write(toc, "\n".join(lines))
 
@@ -79,11 +82,14 @@ def main() -> int:
     parser.add_argument("--module", default="", help="name of its concept module (default: the words)")
     options = parser.parse_args()
     try:
-        path = begin(Path.cwd(), options.slug, options.module)
+        paths = begin(Path.cwd(), options.slug, options.module)
     except (ValueError, FileExistsError) as error:
         parser.error(str(error))
-    cost = execute(path)
-    print(f"{path.relative_to(Path.cwd())}: {cost.seconds:.1f} s. Now measure it: make runtimes CHAPTER={options.slug[:2]}")
+    subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "-q", *paths], check=True
+    )  # names differ in length
+    cost = execute(paths[0])
+    print(f"{paths[0].name}: {cost.seconds:.1f} s. Next: make runtimes CHAPTER={options.slug[:2]}")
     return 0
 
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser
 from pypdf import PdfReader
 
 from course_lib.book.browser import chromium, settle
-from course_lib.page.notebooks import listed
+from course_lib.book.files import listed
 
 _COLLECT = Path(__file__).with_suffix(".js")
 _STYLE = Path(__file__).with_suffix(".css")

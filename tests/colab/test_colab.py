@@ -19,8 +19,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from course_lib.page.notebooks import listed, read
-from course_lib.page.repository import address
+from course_lib.book.files import listed, read
+from course_lib.book.repository import address
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [path for path in listed(ROOT) if path.suffix == ".ipynb"]

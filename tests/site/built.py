@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from course_lib.page.notebooks import listed
+from course_lib.book.files import listed
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"

@@ -13,7 +13,11 @@ from course_lib.book import pdf
 
 @pytest.fixture(scope="module")
 def book(browser, site):
-    command = [sys.executable, "-m", "course_lib.book.pdf"]  # a second browser in this process would not start
+    command = [
+        sys.executable,
+        "-m",
+        "course_lib.book.pdf",
+    ]  # a second browser in this process would not start
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"_build/pdf/book\.pdf: \d+ pages, \d+\.\d MB\n", result.stdout)

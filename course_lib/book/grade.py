@@ -1,4 +1,4 @@
-"""Grades the exercises of notebooks: `python -m course_lib.page.grade student.ipynb …`.
+"""Grades the exercises of notebooks: `python -m course_lib.book.grade student.ipynb …`.
 
 A copy of a notebook is executed in its folder, without the cells tagged `solution`. Every heading
 `### Exercise 1.2 · …` is an exercise to pass, and its last verdict counts. The exit status is 0 if every
@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from course_lib.page import notebooks
+from course_lib.book.files import read
 from course_lib.page.diagnoses import cut, error_line
 
 _HEADING = re.compile(r"^#{1,3} (?:Exercise (\d+\.\d+) ·)?", re.MULTILINE)
@@ -60,7 +60,7 @@ def grade(path: Path) -> dict[str, str | None]:
 def _read(path: Path) -> NotebookNode:
     """Reads a notebook without solutions and without outputs."""
     try:
-        notebook = notebooks.read(path)
+        notebook = read(path)
         kept = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])]
     except (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError) as error:
         raise ValueError(f"{path} is not a notebook: {cut(repr(error))}") from error
@@ -89,7 +89,7 @@ def _verdicts(notebook: NotebookNode) -> dict[str, str | None]:
 
 def main() -> int:
     """Prints one line for each exercise of the notebooks named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.page.grade", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.book.grade", description=__doc__)
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     status = 0
     for path in parser.parse_args().notebooks:

@@ -1,6 +1,6 @@
 """The address of the repository: `repository.url` of `_config.yml`, and every other place that carries it.
 
-`python -m course_lib.page.repository https://github.com/OWNER/NAME` writes a new one into all of them.
+`python -m course_lib.book.repository https://github.com/OWNER/NAME` writes a new one into all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from course_lib.page.notebooks import listed, write
+from course_lib.book.files import listed, write
 
 _PLACES = ("_config.yml", "pyproject.toml", "README.md")  # and the pages of `_toc.yml`
 _URL = re.compile(r"https://github\.com/([A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+)(?<!\.git)")
@@ -78,7 +78,7 @@ def _first_code(notebook: str) -> str:
 
 def main() -> None:
     """Writes the address given on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.page.repository", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.book.repository", description=__doc__)
     parser.add_argument("url", metavar="URL")
     try:
         changed = rewrite(Path.cwd(), parser.parse_args().url)
