@@ -20,7 +20,7 @@ def number(page, expression):
 
 
 @pytest.mark.parametrize("path", [*PAGES, *EXTRA])
-def test_page_loads_in_silence_from_its_own_host(visit, site, path):
+def test_page_loads_in_silence_from_its_own_host(visit, whole, site, path):
     said, asked, failed = [], [], []
 
     def watch(page):
@@ -38,7 +38,7 @@ def test_page_loads_in_silence_from_its_own_host(visit, site, path):
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("base", ["served", "file"])
-def test_math_is_typeset_and_widgets_are_drawn(visit, site, base, path):
+def test_math_is_typeset_and_widgets_are_drawn(visit, whole, site, base, path):
     page = visit(path, base=site if base == "served" else f"{HTML.as_uri()}/")
     assert number(page, "document.querySelectorAll('.math:not(:has(mjx-container))').length") == 0
     assert number(page, "document.querySelectorAll('mjx-merror').length") == 0
@@ -46,7 +46,7 @@ def test_math_is_typeset_and_widgets_are_drawn(visit, site, base, path):
     assert page.locator(".scrub-now img").count() == views
 
 
-def test_some_page_has_math_and_some_a_slider(visit):
+def test_some_page_has_math_and_some_a_slider(visit, whole):
     pages = [visit(path) for path in PAGES]
     assert any(page.locator("mjx-container").count() for page in pages)
     assert any(page.locator(".scrub").count() for page in pages)
