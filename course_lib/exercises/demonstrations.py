@@ -114,6 +114,10 @@ copied = Exercise(
             sum(y in {a for _, a in case.queries} for _, y in case.demonstrations) / len(case.demonstrations)
         ),
         "gives the share that is not among the demonstrations' answers": lambda case: 1 - _copied(case),
+        "counts an answer once that several queries share: count the queries": lambda case: (
+            len({y for _, y in case.queries} & _answers(case)) / len(case.queries)
+        ),
+        "finds none: a query is a pair (x, y), and its y is what could be copied": lambda case: 0.0,
     },
 )
 
@@ -149,9 +153,12 @@ centred = Exercise(
         "takes the mean over the labels: the tilt is what a label has on all queries": lambda log_probs: (
             _among(log_probs) - _among(log_probs).mean(-1, keepdim=True)
         ),
-        "does not normalise among the labels first: log_softmax does that": lambda log_probs: (
+        "does not normalise among the labels: log_softmax does, along the last axis": lambda log_probs: (
             log_probs - log_probs.mean(-2, keepdim=True)
         ),
+        "normalises after subtracting the mean: first normalise, then subtract": lambda log_probs: (
+            log_probs - log_probs.mean(-2, keepdim=True)
+        ).log_softmax(-1),
         "averages probabilities: average their logarithms": lambda log_probs: (
             _among(log_probs) - _among(log_probs).exp().mean(-2, keepdim=True).log()
         ),
@@ -275,13 +282,22 @@ interval = Exercise(
         "takes all answers as independent, and uses the normal 1.96: one value per case, and t": (
             lambda right: _interval(right, stats.norm.ppf(0.975))
         ),
+        "takes all answers as independent, with √(p(1 − p)/N): one value per case, and t": lambda right: (
+            _interval(right, stats.norm.ppf(0.975), correction=0)
+        ),
+        "takes all answers as independent, with √(p(1 − p)/N) and t: one value per case": lambda right: (
+            _interval(right, _t(right.numel()), correction=0)
+        ),
+        "divides the standard deviation of the cases by C: divide it by √C": lambda right: _interval(
+            right.mean(-1), _t(len(right)) / sqrt(len(right))
+        ),
         "takes one value per query: average over the queries, to have one per case": lambda right: (
             icl.mean_interval(right.mean(0))
         ),
         "uses the normal 1.96: few cases need the wider t": lambda right: _interval(
             right.mean(-1), stats.norm.ppf(0.975)
         ),
-        "uses the standard deviation of a population: divide the squares by one less, .std() does": (
+        "uses the standard deviation of a population: divide the sum of squares by C − 1, as .std() does": (
             lambda right: _interval(right.mean(-1), _t(len(right)), correction=0)
         ),
         "uses the standard deviation of the cases: divide it by √C for that of their mean": lambda right: (
@@ -290,7 +306,7 @@ interval = Exercise(
         "leaves 5 % on each side: 95 % in the middle leave 2.5 % on each": lambda right: _interval(
             right.mean(-1), _t(len(right), 0.95)
         ),
-        "uses as many degrees of freedom as cases: it is one less": lambda right: _interval(
+        "uses as many degrees of freedom as cases: there is one fewer, C − 1": lambda right: _interval(
             right.mean(-1), _t(len(right), lost=0)
         ),
         "gives how far the interval reaches, not where it ends": lambda right: _reaches(
