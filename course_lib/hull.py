@@ -157,7 +157,7 @@ def _solve(q: torch.Tensor, v: torch.Tensor, max_support: int | None) -> torch.T
         added = falling.values.isfinite() & (places < room[:, None])
         last = n - 1 - (negative | steep).flip(-1).to(torch.int8).argmax(-1)
         inside = torch.where(
-            (stalled > 10 * _PATIENCE)[:, None],
+            (stalled > 10 * _PATIENCE)[:, None] & (max_support is None),
             inside ^ torch.nn.functional.one_hot(last, n).bool(),  # slow, but cannot cycle (Murty 1974)
             kept | torch.zeros_like(kept).scatter(-1, falling.indices, added),
         )

@@ -165,6 +165,18 @@ def test_few_vertices(k):
         torch.testing.assert_close(distance, torch.cdist(Q, V).amin(-1))
 
 
+def test_many_rounds_keep_the_limit(monkeypatch):
+    monkeypatch.setattr(hull, "_PATIENCE", 0)  # also when progress stalls
+    v = randn(200, 60)
+    q = v.mean(0) + 0.02 * randn(20, 60, seed=1)
+    used = [project(q, v, max_support=k) for k in (35, 40, 45)]
+    assert [p.support.sum(-1).max() <= k for p, k in zip(used, (35, 40, 45), strict=True)] == [True] * 3
+    assert used[0].support.sum(-1).max() > 31
+    assert (used[0].coordinates >= 0).all()
+    distances = torch.stack([(p.point - q).norm(dim=-1).mean() for p in used])
+    assert (distances.diff() < 0).all()
+
+
 @pytest.mark.parametrize("onto", ["span", "affine", "hull"])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("inside", [True, False])
