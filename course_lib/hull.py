@@ -62,8 +62,11 @@ def project(
     if v.ndim > 2:
         v = v.expand(*batch, n, d).reshape(-1, n, d)
     # sums of weights are one, except for the span: then the centre of the values can be moved to the origin
-    c = torch.zeros(d).to(v) if onto == "span" else v.mean(-2)
-    q, v = q - c, v - c[..., None, :]
+    centre = torch.zeros(d).to(v) if onto == "span" else v.mean(-2)
+    v = v - centre[..., None, :]
+    radius = v.detach().norm(dim=-1).amax(-1, keepdim=True)  # (1) or (B, 1)
+    radius = torch.where(radius > 0, radius, 1)
+    q, v = (q - centre) / radius, v.div_(radius[..., None])  # in place: values are large
     if onto == "hull":
         a = _implicit(_solve(q.detach(), v.detach(), max_support), q, v)
     else:
@@ -71,7 +74,8 @@ def project(
     point = _times(a, v)
     slopes = _times(point - q, v.mT).detach()
     gap = (a.detach() * slopes).sum(-1) - slopes.amin(-1) if onto == "hull" else slopes.abs().amax(-1)
-    a, point, gap = (x.reshape((*batch, *x.shape[1:])).to(queries.dtype) for x in (a, point + c, gap))
+    results = a, point * radius + centre, gap * radius[..., 0].square()
+    a, point, gap = (x.reshape((*batch, *x.shape[1:])).to(queries.dtype) for x in results)
     return Projection(a, point, gap, a != 0)
 
 
@@ -82,7 +86,7 @@ def _check(queries: torch.Tensor, values: torch.Tensor, onto: str, max_support: 
                 f"{name}: expected floating-point numbers on {least} or more axes, "
                 f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
-        if not tensor.isfinite().all():
+        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
     if 0 in values.shape[-2:]:
         raise ValueError(f"values: expected at least one, got shape {tuple(values.shape)}")
@@ -105,66 +109,74 @@ def _times(x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
 def _solve(q: torch.Tensor, v: torch.Tensor, max_support: int | None) -> torch.Tensor:
     """Weights of the nearest points of the hull, by block pivoting (Portugal, Júdice & Vicente 1994).
 
-    Every round solves for the weights of the current vertices, drops those whose weight is negative and adds
-    those towards which the distance still falls. It ends with no such vertex on either side: the conditions
-    of optimality. At most d + 1 vertices are used, so that few suffice inside the hull too.
+    Every round fits the weights of the current vertices, drops those whose weight is negative and adds those
+    towards which the distance still falls. It ends with no such vertex on either side: the conditions of
+    optimality. At most d + 1 vertices are used, so that few suffice inside the hull too.
 
     Args:
         q: (B, d).
-        v: (n, d) or (B, n, d), centred.
+        v: (n, d) or (B, n, d), centred, the farthest at distance one.
         max_support: at most so many vertices, added one at a time.
 
     Returns:
         (B, n).
     """
-    radius = v.norm(dim=-1).amax(-1)  # () or (B,)
-    radius = torch.where(radius > 0, radius, 1)
-    q, v = q / radius[..., None], v / radius[..., None, None]
     (size, d), n = q.shape, v.shape[-2]
-    most = min(n, d + 1, max_support or n)
-    score = _times(q, v.mT)
-    rows = torch.arange(size, device=q.device)
     a = torch.zeros(size, n, dtype=q.dtype, device=q.device)
     if size == 0:
         return a
-    inside = torch.zeros_like(a, dtype=torch.bool)  # which vertices are used
-    inside[rows, (v.square().sum(-1) - 2 * score).argmin(-1)] = True
+    most = min(n, d + 1)
+    greedy = max_support is not None and max_support < most
+    score = _times(q, v.mT)
+    rows = at = torch.arange(size, device=q.device)  # which row of a, and of v, belongs to each query
+    current = torch.zeros_like(a, dtype=torch.bool)  # the vertices in use
+    current[rows, (v.norm(dim=-1).square() - 2 * score).argmin(-1)] = True
     fewest, stalled = torch.full_like(rows, n + 1), torch.zeros_like(rows)
-    places = torch.arange(min(_ADD, n), device=q.device)
     for round_ in range(_ROUNDS):
-        weights, slopes, failed, loose = _on_support(q, v, score, inside)
-        negative = weights < 0
-        slack = _TOLERANCE * (_times(weights, v) - q).norm(dim=-1, keepdim=True) + 1e-15
-        kept = inside & ~negative
-        room = torch.where(stalled > _PATIENCE, 1, _ADD).clamp(max=most - kept.sum(-1))
-        if max_support is not None:
-            room = room.clamp(max=1 if round_ + 1 < most else 0)
-        steep = ~inside & (slopes < -slack)
-        if max_support is None:  # full, though not optimal: some of the vertices depend on the others
-            full = (room == 0) & ~negative.any(-1)
-            kept[full, loose[full]] = False
-            room = torch.where(full, 1, room)
-        else:
-            steep &= (negative.any(-1) | (room > 0))[:, None]
-        wrong = negative.sum(-1) + steep.sum(-1)
-        live = (wrong > 0) | failed
-        a[rows[~live]] = weights[~live]
+        fit = _fit(q, v, at, score, current)
+        negative = fit.weights < 0
+        steep = ~current & (fit.slopes < -(_TOLERANCE * fit.distance + 1e-15)[:, None])
+        if greedy:
+            steep &= round_ + 1 < max_support
+        wrong = negative | steep
+        live = wrong.any(-1) | fit.failed
+        done = ~live
+        a[rows[done]] = fit.weights[done]
         if not live.any():
             return a
-        stalled = torch.where(wrong < fewest, 0, stalled + 1)
-        fewest = torch.minimum(fewest, wrong)
-        falling = torch.where(steep, slopes, torch.inf).topk(len(places), -1, largest=False)
-        added = falling.values.isfinite() & (places < room[:, None])
-        last = n - 1 - (negative | steep).flip(-1).to(torch.int8).argmax(-1)
-        inside = torch.where(
-            (stalled > 10 * _PATIENCE)[:, None] & (max_support is None),
-            inside ^ torch.nn.functional.one_hot(last, n).bool(),  # slow, but cannot cycle (Murty 1974)
-            kept | torch.zeros_like(kept).scatter(-1, falling.indices, added),
+        stalled = torch.where(wrong.sum(-1) < fewest, 0, stalled + 1)
+        fewest = torch.minimum(fewest, wrong.sum(-1))
+        kept = current & ~negative
+        if greedy:
+            current = _add(kept, fit.slopes, steep, torch.ones_like(rows))
+        else:
+            room = torch.where(stalled > _PATIENCE, 1, _ADD).clamp(max=most - kept.sum(-1))
+            full = (room == 0) & ~negative.any(-1)  # and not optimal: some vertices depend on the others
+            kept[full, fit.loose[full]] = False
+            following = _add(kept, fit.slopes, steep, torch.where(full, 1, room))
+            if most == n:  # a simplex: when many of its vertices are in use, all of them may be
+                many = (current.sum(-1) <= n / 3) & (following.sum(-1) > n / 3) & (stalled <= _PATIENCE)
+                following[many] = True
+            last = n - 1 - wrong.flip(-1).to(torch.int8).argmax(-1)
+            one = current ^ torch.nn.functional.one_hot(last, n).bool()  # slow, cannot cycle (Murty 1974)
+            current = torch.where((stalled > 10 * _PATIENCE)[:, None], one, following)
+        q, score, current, fewest, stalled, rows, at = (
+            x[live] for x in (q, score, current, fewest, stalled, rows, at)
         )
-        q, score, inside, fewest, stalled, rows = (x[live] for x in (q, score, inside, fewest, stalled, rows))
-        v = v if v.ndim == 2 else v[live]
-    a[rows] = _one_by_one(q, v)
+        if v.ndim == 3 and len(at) < 0.6 * len(v):  # not every time: values are large
+            v, at = v[at], torch.arange(len(at), device=q.device)
+    a[rows] = _one_by_one(q, v if v.ndim == 2 else v[at])
     return a
+
+
+def _add(
+    current: torch.Tensor, slopes: torch.Tensor, steep: torch.Tensor, room: torch.Tensor
+) -> torch.Tensor:
+    """The current vertices and the steepest ones, at most as many as there is room for, (B,)."""
+    falling = torch.where(steep, slopes, torch.inf).topk(min(_ADD, slopes.shape[-1]), -1, largest=False)
+    places = torch.arange(falling.values.shape[-1], device=room.device)
+    added = falling.values.isfinite() & (places < room[:, None])
+    return current | torch.zeros_like(current).scatter(-1, falling.indices, added)
 
 
 def _one_by_one(q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -181,50 +193,77 @@ def _one_by_one(q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return torch.stack(rows).to(q)
 
 
-def _on_support(
-    q: torch.Tensor, v: torch.Tensor, score: torch.Tensor, inside: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The best weights, of any sign and with sum one, on the given vertices.
+class _Fit(NamedTuple):
+    """The best weights, of any sign and with sum one, on the current vertices of each query.
 
-    Returns:
-        (B, n) weights; (B, n) slopes towards all vertices, less those on the support; (B,) whether it failed;
-        (B,) the vertex that depends most on the others.
+    Attributes:
+        weights: (B, n).
+        slopes: (B, n) towards all vertices, less those on the current ones.
+        distance: (B,) from the query to the average.
+        failed: (B,) whether rounding errors left no such weights.
+        loose: (B,) the vertex that depends most on the others.
     """
-    vertices, on = _pack(inside)
-    factor, info = torch.linalg.cholesky_ex(_gram(v, vertices, on))
+
+    weights: torch.Tensor
+    slopes: torch.Tensor
+    distance: torch.Tensor
+    failed: torch.Tensor
+    loose: torch.Tensor
+
+
+def _fit(
+    q: torch.Tensor, v: torch.Tensor, at: torch.Tensor, score: torch.Tensor, current: torch.Tensor
+) -> _Fit:
+    vertices, on = _pack(current)
+    chosen = _choose(v, at, vertices) * on[..., None]
+    factor, info = _factor(chosen, on)
     right = torch.stack([score.gather(-1, vertices) * on, on], -1)
     best, ones = torch.cholesky_solve(right, factor).unbind(-1)
     unit = ones / ones.sum(-1, keepdim=True)
     weights = best + (1 - best.sum(-1, keepdim=True)) * unit
-
-    def look(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        full = torch.zeros_like(score).scatter(-1, vertices, weights * on)
-        return full, _times(_times(full, v) - q, v.mT)
-
-    _, slopes = look(weights)  # not from the Gram matrix, which squares the condition number: refines
-    step = torch.cholesky_solve((slopes.gather(-1, vertices) * on)[..., None], factor)[..., 0]
-    weights = weights - step
+    # refined with slopes that come not from the Gram matrix, which squares the condition number
+    slopes = torch.bmm(chosen, (_times(weights, chosen) - q)[..., None])
+    weights = weights - torch.cholesky_solve(slopes, factor)[..., 0]
     weights = weights + (1 - weights.sum(-1, keepdim=True)) * unit
-    full, slopes = look(weights)
-    level = (slopes.gather(-1, vertices) * on).sum(-1, keepdim=True) / on.sum(-1, keepdim=True)
+    residual = _times(weights, chosen) - q
+    level = torch.bmm(chosen, residual[..., None])[..., 0].sum(-1, keepdim=True) / on.sum(-1, keepdim=True)
+    if v.ndim == 2:
+        slopes = residual @ v.mT
+    else:  # of all rows of v, without a copy
+        spread = torch.zeros(len(v), q.shape[-1], dtype=q.dtype, device=q.device)
+        slopes = torch.bmm(v, spread.index_copy(0, at, residual)[..., None])[at, :, 0]
     pivots = torch.where(on > 0, factor.diagonal(dim1=1, dim2=2), torch.inf)
-    loose = vertices.gather(-1, pivots.argmin(-1, keepdim=True))[..., 0]
-    return full, slopes - level, (info > 0) | ~full.isfinite().all(-1), loose
+    return _Fit(
+        weights=torch.zeros_like(score).scatter_add(-1, vertices, weights * on),
+        slopes=slopes - level,
+        distance=residual.norm(dim=-1),
+        failed=(info > 0) | ~weights.isfinite().all(-1),
+        loose=vertices.gather(-1, pivots.argmin(-1, keepdim=True))[..., 0],
+    )
 
 
-def _pack(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices of the marked vertices, (B, k), and 1.0 where there is one, 0.0 in the places left over."""
-    k = int(inside.sum(-1).max())
-    marks, vertices = inside.to(torch.float64).topk(k, -1)
-    return vertices, marks
+def _pack(current: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the marked vertices, (B, k), and 1.0 where there is one; 0 and 0.0 in the rest."""
+    counts = current.sum(-1)
+    row, vertex = current.nonzero(as_tuple=True)
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    vertices = counts.new_zeros(len(counts), int(counts.max()))
+    vertices[row, place] = vertex
+    return vertices, (torch.arange(vertices.shape[1], device=row.device) < counts[:, None]).double()
 
 
-def _gram(v: torch.Tensor, vertices: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
-    """(B, k, k) products of the vertices plus one, which changes nothing on weights of sum one."""
-    chosen = v[vertices] if v.ndim == 2 else v.gather(1, vertices[..., None].expand(-1, -1, v.shape[-1]))
-    gram = (chosen @ chosen.mT + 1) * (on[:, :, None] * on[:, None, :])
+def _choose(v: torch.Tensor, at: torch.Tensor, vertices: torch.Tensor) -> torch.Tensor:
+    """The vertices (B, k) of shared values, or of the rows `at` (B,) of v: (B, k, d)."""
+    if v.ndim == 3:
+        vertices = vertices + v.shape[1] * at[:, None]
+    return v.flatten(0, -2).index_select(0, vertices.flatten()).view(*vertices.shape, v.shape[-1])
+
+
+def _factor(chosen: torch.Tensor, on: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cholesky factors of the products of vertices plus one, which changes nothing on weights of sum one."""
+    gram = torch.baddbmm(on[:, :, None] * on[:, None, :], chosen, chosen.mT)
     gram.diagonal(dim1=1, dim2=2).add_(1 - on + _RIDGE)
-    return gram
+    return torch.linalg.cholesky_ex(gram)
 
 
 def _implicit(a: torch.Tensor, q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -236,10 +275,9 @@ def _implicit(a: torch.Tensor, q: torch.Tensor, v: torch.Tensor) -> torch.Tensor
     if not (q.requires_grad or v.requires_grad):
         return a
     vertices, on = _pack(a > 0)
-    radius = v.detach().norm(dim=-1).amax(-1)
-    radius = torch.where(radius > 0, radius, 1)
-    factor = torch.linalg.cholesky(_gram(v.detach() / radius[..., None, None], vertices, on))
-    slopes = _times(_times(a, v) - q, v.mT).gather(-1, vertices) * on / radius.square()[..., None]
+    chosen = _choose(v, torch.arange(len(a), device=a.device), vertices) * on[..., None]
+    factor, _ = _factor(chosen.detach(), on)
+    slopes = torch.bmm(chosen, (_times(a.gather(-1, vertices) * on, chosen) - q)[..., None])[..., 0]
     step, ones = torch.cholesky_solve(torch.stack([slopes, on], -1), factor).unbind(-1)
     step = (step - step.sum(-1, keepdim=True) * ones / ones.sum(-1, keepdim=True)) * on
-    return a - torch.zeros_like(a).scatter(-1, vertices, step - step.detach())
+    return a - torch.zeros_like(a).scatter_add(-1, vertices, step - step.detach())
