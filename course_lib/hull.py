@@ -36,7 +36,12 @@ class Projection(NamedTuple):
 
 
 def project(
-    queries: torch.Tensor, values: torch.Tensor, onto: str = "hull", max_support: int | None = None
+    queries: torch.Tensor,
+    values: torch.Tensor,
+    onto: str = "hull",
+    *,
+    mask: torch.Tensor | None = None,
+    max_support: int | None = None,
 ) -> Projection:
     """Finds the point nearest to each query.
 
@@ -44,6 +49,7 @@ def project(
         queries: (..., d) floating-point numbers.
         values: (n, d), shared by all queries, or (..., n, d), a set for each query.
         onto: "span" for any weights, "affine" for weights of sum one, "hull" if they are not negative either.
+        mask: for the hull, booleans that broadcast to (..., n), true where a query may use a value.
         max_support: for the hull, the largest number of values to use. They are chosen greedily, each where
             the distance falls fastest, so that another choice of as many may come nearer.
 
@@ -53,14 +59,15 @@ def project(
         point are differentiable in queries and values as long as the support stays the same.
 
     Raises:
-        ValueError: shapes do not fit, something is not finite, there are no values, or `onto` or
+        ValueError: shapes do not fit, something is not finite, a query may use no value, or `onto`, `mask` or
             `max_support` is not one of those above.
     """
-    _check(queries, values, onto, max_support)
+    _check(queries, values, onto, mask, max_support)
     batch, (n, d) = queries.shape[:-1], values.shape[-2:]
     q, v = queries.reshape(-1, d).double(), values.double()
     if v.ndim > 2:
         v = v.expand(*batch, n, d).reshape(-1, n, d)
+    allowed = None if mask is None else mask.expand(*batch, n).reshape(-1, n)
     # sums of weights are one, except for the span: then the centre of the values can be moved to the origin
     centre = torch.zeros(d).to(v) if onto == "span" else v.mean(-2)
     v = v - centre[..., None, :]
@@ -68,18 +75,24 @@ def project(
     radius = torch.where(radius > 0, radius, 1)
     q, v = (q - centre) / radius, v.div_(radius[..., None])  # in place: values are large
     if onto == "hull":
-        a = _implicit(_solve(q.detach(), v.detach(), max_support), q, v)
+        a = _implicit(_solve(q.detach(), v.detach(), allowed, max_support), q, v)
     else:
         a = _times(q, torch.linalg.pinv(v)) + (1 / n if onto == "affine" else 0)
     point = _times(a, v)
     slopes = _times(point - q, v.mT).detach()
-    gap = (a.detach() * slopes).sum(-1) - slopes.amin(-1) if onto == "hull" else slopes.abs().amax(-1)
+    if onto == "hull":
+        lowest = slopes if allowed is None else slopes.masked_fill(~allowed, torch.inf)
+        gap = (a.detach() * slopes).sum(-1) - lowest.amin(-1)
+    else:
+        gap = slopes.abs().amax(-1)
     results = a, point * radius + centre, gap * radius[..., 0].square()
     a, point, gap = (x.reshape((*batch, *x.shape[1:])).to(queries.dtype) for x in results)
     return Projection(a, point, gap, a != 0)
 
 
-def _check(queries: torch.Tensor, values: torch.Tensor, onto: str, max_support: int | None) -> None:
+def _check(
+    queries: torch.Tensor, values: torch.Tensor, onto: str, mask: torch.Tensor | None, max_support: int | None
+) -> None:
     for name, tensor, least in (("queries", queries, 1), ("values", values, 2)):
         if tensor.ndim < least or not tensor.is_floating_point():
             raise ValueError(
@@ -99,6 +112,22 @@ def _check(queries: torch.Tensor, values: torch.Tensor, onto: str, max_support: 
         raise ValueError(f"onto={onto!r}: expected 'span', 'affine' or 'hull'")
     if max_support is not None and (onto != "hull" or max_support < 1):
         raise ValueError(f"max_support={max_support!r}: expected at least 1, and onto='hull'")
+    if mask is None:
+        return
+    shape = (*queries.shape[:-1], values.shape[-2])
+    if onto != "hull" or mask.dtype != torch.bool or not _broadcasts(mask.shape, shape):
+        raise ValueError(
+            f"mask: expected booleans that broadcast to {shape}, and onto='hull', "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}, and onto={onto!r}"
+        )
+    if not mask.any(-1).all():
+        raise ValueError("mask: expected every query to have a value that it may use")
+
+
+def _broadcasts(shape: torch.Size, to: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape can be expanded to the other."""
+    short = len(to) - len(shape)
+    return short >= 0 and all(a in (1, b) for a, b in zip(shape, to[short:], strict=True))
 
 
 def _times(x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -106,7 +135,9 @@ def _times(x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     return x @ m if m.ndim == 2 else torch.bmm(x[:, None], m)[:, 0]
 
 
-def _solve(q: torch.Tensor, v: torch.Tensor, max_support: int | None) -> torch.Tensor:
+def _solve(
+    q: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor | None, max_support: int | None
+) -> torch.Tensor:
     """Weights of the nearest points of the hull, by block pivoting (Portugal, Júdice & Vicente 1994).
 
     Every round fits the weights of the current vertices, drops those whose weight is negative and adds those
@@ -116,6 +147,7 @@ def _solve(q: torch.Tensor, v: torch.Tensor, max_support: int | None) -> torch.T
     Args:
         q: (B, d).
         v: (n, d) or (B, n, d), centred, the farthest at distance one.
+        allowed: (B, n) which vertices a query may use; all, if it is not given.
         max_support: at most so many vertices, added one at a time.
 
     Returns:
@@ -130,12 +162,15 @@ def _solve(q: torch.Tensor, v: torch.Tensor, max_support: int | None) -> torch.T
     score = _times(q, v.mT)
     rows = at = torch.arange(size, device=q.device)  # which row of a, and of v, belongs to each query
     current = torch.zeros_like(a, dtype=torch.bool)  # the vertices in use
-    current[rows, (v.norm(dim=-1).square() - 2 * score).argmin(-1)] = True
+    if allowed is None:
+        allowed = torch.ones_like(current)
+    near = (v.norm(dim=-1).square() - 2 * score).masked_fill(~allowed, torch.inf)
+    current[rows, near.argmin(-1)] = True
     fewest, stalled = torch.full_like(rows, n + 1), torch.zeros_like(rows)
     for round_ in range(_ROUNDS):
         fit = _fit(q, v, at, score, current)
         negative = fit.weights < 0
-        steep = ~current & (fit.slopes < -(_TOLERANCE * fit.distance + 1e-15)[:, None])
+        steep = allowed & ~current & (fit.slopes < -(_TOLERANCE * fit.distance + 1e-15)[:, None])
         if greedy:
             steep &= round_ + 1 < max_support
         wrong = negative | steep
@@ -156,16 +191,16 @@ def _solve(q: torch.Tensor, v: torch.Tensor, max_support: int | None) -> torch.T
             following = _add(kept, fit.slopes, steep, torch.where(full, 1, room))
             if most == n:  # a simplex: when many of its vertices are in use, all of them may be
                 many = (current.sum(-1) <= n / 3) & (following.sum(-1) > n / 3) & (stalled <= _PATIENCE)
-                following[many] = True
+                following[many] = allowed[many]
             last = n - 1 - wrong.flip(-1).to(torch.int8).argmax(-1)
             one = current ^ torch.nn.functional.one_hot(last, n).bool()  # slow, cannot cycle (Murty 1974)
             current = torch.where((stalled > 10 * _PATIENCE)[:, None], one, following)
-        q, score, current, fewest, stalled, rows, at = (
-            x[live] for x in (q, score, current, fewest, stalled, rows, at)
+        q, score, allowed, current, fewest, stalled, rows, at = (
+            x[live] for x in (q, score, allowed, current, fewest, stalled, rows, at)
         )
         if v.ndim == 3 and len(at) < 0.6 * len(v):  # not every time: values are large
             v, at = v[at], torch.arange(len(at), device=q.device)
-    a[rows] = _one_by_one(q, v if v.ndim == 2 else v[at])
+    a[rows] = _one_by_one(q, v if v.ndim == 2 else v[at], allowed)
     return a
 
 
@@ -179,18 +214,20 @@ def _add(
     return current | torch.zeros_like(current).scatter(-1, falling.indices, added)
 
 
-def _one_by_one(q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _one_by_one(q: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
     """The same by non-negative least squares, for the rare queries on which block pivoting goes in circles.
 
     With the values seen from the query, Σ bᵢ(vᵢ − q) = 0 and Σ bᵢ = 1 as nearly as possible, b ≥ 0: the
     directions of b and of the weights agree (Haskell & Hanson 1981).
     """
-    rows = []
-    for query, values in zip(q.cpu(), v.cpu().expand(len(q), -1, -1), strict=True):
-        seen = torch.cat([values - query, torch.ones_like(values[:, :1])], -1)
+    a = torch.zeros(allowed.shape, dtype=q.dtype)
+    for row, query, values, may in zip(
+        a, q.cpu(), v.cpu().expand(len(q), -1, -1), allowed.cpu(), strict=True
+    ):
+        seen = torch.cat([values[may] - query, torch.ones_like(values[may][:, :1])], -1)
         b, _ = nnls(seen.T.numpy(), torch.eye(seen.shape[-1], dtype=seen.dtype)[-1].numpy())
-        rows.append(torch.from_numpy(b / b.sum()))
-    return torch.stack(rows).to(q)
+        row[may] = torch.from_numpy(b / b.sum())
+    return a.to(q)
 
 
 class _Fit(NamedTuple):
