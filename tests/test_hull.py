@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import quadprog
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,6 +101,15 @@ def test_agrees_with_nnls(n, d, spread, seed):
     torch.testing.assert_close(project(q, v).point, other, rtol=1e-7, atol=1e-7)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 10), st.floats(0, 3), st.integers(0, 10**6))
+def test_agrees_with_quadratic_programming(n, spread, seed):
+    v, q = randn(n, n + 2, seed=seed), spread * randn(n + 2, seed=seed + 1)
+    sum_and_signs, bounds = np.hstack([np.ones((n, 1)), np.eye(n)]), np.eye(n + 1)[0]
+    a = quadprog.solve_qp((v @ v.T).numpy(), (v @ q).numpy(), sum_and_signs, bounds, meq=1)[0]
+    torch.testing.assert_close(project(q, v).coordinates, torch.tensor(a), rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("n", "d", "seed"), [(23, 3, 120), (21, 4, 151), (24, 3, 158), (19, 5, 268), (9, 2, 1)]
 )
@@ -116,6 +126,33 @@ def test_queries_that_never_end_are_solved_one_by_one(monkeypatch):
     monkeypatch.setattr(hull, "_ROUNDS", 1)
     for v in (V, V.expand(50, 16, 8)):
         assert relative_gap(Q, v, project(Q, v).coordinates).max() <= 1e-12
+
+
+MASK = torch.rand(50, 16, generator=torch.Generator().manual_seed(4)) < 0.5
+MASK[:, 3] = True
+MASK[0] = torch.arange(16) == 3
+
+
+@pytest.mark.parametrize("rounds", [hull._ROUNDS, 1])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("family", ["gaussian", "inside", "inside a simplex", "duplicates"])
+def test_a_mask_takes_values_away(family, shared, rounds, monkeypatch):
+    monkeypatch.setattr(hull, "_ROUNDS", rounds)
+    q, v = FAMILIES[family]
+    mask = MASK.repeat(1, len(v) // 16)
+    p = project(q, v if shared else v.expand(len(q), *v.shape), mask=mask)
+    assert not (p.support & ~mask).any()
+    for i in range(len(q)):
+        alone = project(q[i], v[mask[i]])
+        torch.testing.assert_close(p.point[i], alone.point, rtol=0, atol=1e-9)
+        torch.testing.assert_close(p.gap[i], alone.gap, rtol=0, atol=1e-11)
+
+
+def test_a_mask_for_all_queries():
+    first = torch.arange(16) < 5
+    torch.testing.assert_close(project(Q, V, mask=first).point, project(Q, V[:5]).point)
+    few = project(Q, V, mask=first, max_support=2)
+    torch.testing.assert_close(few.point, project(Q, V[:5], max_support=2).point)
 
 
 @given(st.integers(0, 10**6))
@@ -195,6 +232,11 @@ def test_gradients(onto, shared, inside):
     assert torch.autograd.gradcheck(lambda q, v: project(q, v, onto)[:2], (q, v))
 
 
+def test_gradients_under_a_mask():
+    q, v = Q[:6].clone().requires_grad_(), V.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda q, v: project(q, v, mask=MASK[:6])[:2], (q, v))
+
+
 def test_any_batch_shape():
     q, v = randn(2, 3, 8), randn(2, 3, 16, 8, seed=1)
     p = project(q, v)
@@ -223,6 +265,11 @@ def test_on_cuda():
         (Q, V, {"onto": "simplex"}, "onto='simplex'"),
         (Q, V, {"max_support": 0}, "max_support=0"),
         (Q, V, {"max_support": 2, "onto": "span"}, "max_support=2"),
+        (Q, V, {"mask": MASK, "onto": "affine"}, "mask: expected booleans that broadcast .* onto='affine'"),
+        (Q, V, {"mask": MASK.double()}, "mask: expected booleans"),
+        (Q, V, {"mask": MASK[:, :15]}, r"mask: expected booleans that broadcast to \(50, 16\)"),
+        (Q[0], V, {"mask": MASK}, r"mask: expected booleans that broadcast to \(16,\)"),
+        (Q, V, {"mask": MASK & False}, "mask: expected every query"),
     ],
 )
 def test_bad_input(queries, values, options, message):
