@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from course_lib import lm
+from course_lib import attention, lm
 from course_lib.lm.packing import batches, pack
 
 ATTENTIONS, PROJECTIONS = ("self_attn", "attn", "attention"), ("o_proj", "c_proj", "dense")
@@ -197,6 +197,56 @@ def test_a_write_does_not_leak_into_prompts_that_share_the_token(llama):
         assert_close(out.logits[1], plain(llama, prompts[1]).logits[0, -1], **EXACT)
 
 
+def test_softmax_in_place_of_softmax_changes_nothing(tiny):
+    attends = [lm.Attend(layer, attention.softmax) for layer in range(tiny.n_layers)]
+    assert_close(lm.forward(tiny, PROMPTS, attend=attends).logits, last_logits(tiny, PROMPTS), **EXACT)
+
+
+def test_other_ways_to_attend_in_some_heads(tiny):
+    def heads(attend):
+        out = lm.forward(tiny, PROMPTS, lm.Read(heads=[1, 2], positions=[-1, 0]), attend=attend)
+        assert out.logits.isfinite().all()
+        return out.heads  # (N, layers, P, n_heads, head_dim)
+
+    usual = heads([])
+    uniform = heads(lm.Attend(1, attention.uniform))
+    two = heads([lm.Attend(1, attention.uniform, heads=[0, 3])])
+    assert_close(two[:, 0, :, [0, 3]], uniform[:, 0, :, [0, 3]], **EXACT)
+    assert_close(two[:, 0, :, [1, 2]], usual[:, 0, :, [1, 2]], **EXACT)
+    assert_close(two[:, :, 1], usual[:, :, 1], **EXACT)  # the first token sees only itself
+    changed = (two - usual).abs().amax((1, 2, 3, 4))
+    assert (changed[[len(prompt) > 1 for prompt in PROMPTS]] > 1e-3).all()
+
+
+def test_uniform_attention_averages_the_values(llama):
+    prompt = PROMPTS[1]
+    seen = []
+
+    def readout(queries, keys, values, mask):
+        seen.append((queries.shape, keys.shape, values.shape, mask.shape))
+        outputs, weights = attention.uniform(queries, keys, values, mask)
+        seen.append((weights, values))
+        return outputs, weights
+
+    read = lm.Read(heads=[2], positions=list(range(len(prompt))))
+    heads = lm.forward(llama, [prompt], read, attend=lm.Attend(2, readout)).heads[0, 0]
+    shapes, (weights, values) = seen
+    assert shapes == ((1, 2, 14, 8), (1, 2, 7, 8), (1, 2, 7, 8), (1, 1, 14, 7))
+    rows = torch.ones(7, 7).tril()
+    assert_close(weights, (rows / rows.sum(-1, keepdim=True)).repeat(1, 2, 2, 1))
+    averages = (
+        values.cumsum(2) / torch.arange(1, 8)[:, None]
+    )  # (1, kv, n, head_dim), for both heads of a group
+    assert_close(heads, averages[0].repeat_interleave(2, 0).transpose(0, 1))
+
+
+def test_hull_in_place_of_softmax(llama):
+    readout = attention.hull
+    together = lm.forward(llama, PROMPTS, attend=lm.Attend(1, readout)).logits
+    alone = torch.cat([lm.forward(llama, [p], attend=lm.Attend(1, readout)).logits for p in PROMPTS])
+    assert_close(together, alone, **EXACT)
+
+
 def test_a_sweep_equals_one_write_per_layer(tiny):
     vectors = torch.randn(tiny.n_layers, len(PROMPTS), 32)
     swept = lm.sweep_layers(tiny, PROMPTS, vectors)
@@ -238,6 +288,9 @@ def test_bfloat16(llama):
         ({"write": lm.Write(0, 0.0, position=-3)}, r"position -3 is outside prompts\[0\]"),
         ({"write": lm.Write(0, 0.0, position=[0, 0, 0])}, "position"),
         ({"write": lm.Write(0, torch.zeros(7))}, r"value: shape \(7,\), expected \(32,\) or \(2, 32\)"),
+        ({"attend": lm.Attend(4, attention.uniform)}, "layer 4: expected 0 … 3"),
+        ({"attend": lm.Attend(0, attention.uniform, heads=[1, 4])}, "head 4: expected 0 … 3"),
+        ({"attend": lm.Attend(0, "softmax")}, "readout: expected a function, got 'softmax'"),
         (
             {"write": lm.Write(0, torch.zeros(32), head=0)},
             r"value: shape \(32,\), expected \(8,\) or \(2, 8\)",

@@ -1,6 +1,7 @@
 """Pretrained language models: load one, run prompts through it, read and write what happens inside."""
 
-from course_lib.lm.forward import Output, Read, Write, forward, sweep_layers
+from course_lib.lm.actions import Attend, Output, Read, Write
+from course_lib.lm.forward import forward, sweep_layers
 from course_lib.lm.model import LanguageModel, load
 
-__all__ = ["LanguageModel", "Output", "Read", "Write", "forward", "load", "sweep_layers"]
+__all__ = ["Attend", "LanguageModel", "Output", "Read", "Write", "forward", "load", "sweep_layers"]

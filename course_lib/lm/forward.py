@@ -1,4 +1,4 @@
-"""One engine for everything the course does to a language model: score, read and write.
+"""One engine for everything the course does to a language model: score, read, write, attend otherwise.
 
 `forward` runs any number of prompts. What prompts share at their beginning is computed once: they are packed
 into one sequence (see `packing`) that passes through the model at once (see `passes`).
@@ -7,64 +7,29 @@ into one sequence (see `packing`) that passes through the model at once (see `pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from tqdm import tqdm  # in a notebook, too, TQDM_DISABLE=1 turns it off
 
+from course_lib.lm.actions import (
+    Attend,
+    Output,
+    Read,
+    Write,
+    check_layers,
+    checked_attend,
+    checked_positions,
+    checked_prompts,
+    checked_write,
+    empty_output,
+)
 from course_lib.lm.model import LanguageModel
 from course_lib.lm.packing import SHARED, Blocks, Packing, Problem, batches, pack, stack
 from course_lib.lm.passes import Pass
 
 MAX_TOKENS = 2048  # rows computed at a time: bounds the memory, and suits a CPU's caches
-
-
-@dataclass(frozen=True)
-class Read:
-    """What to keep of a forward pass: activations of some layers at some positions.
-
-    Attributes:
-        residual: layers, counted from 0, whose output (the residual stream after the layer) is kept.
-        heads: layers whose per-head outputs are kept, as they are before the output projection.
-        attention: layers whose attention weights are kept.
-        positions: P positions in every prompt, or one list of P positions for each; -1 is the last token.
-    """
-
-    residual: Sequence[int] = ()
-    heads: Sequence[int] = ()
-    attention: Sequence[int] = ()
-    positions: Sequence[int] | Sequence[Sequence[int]] = (-1,)
-
-
-@dataclass(frozen=True)
-class Write:
-    """An activation to overwrite: the residual stream after a layer, or one head's output in it.
-
-    Attributes:
-        layer: the layer, counted from 0.
-        value: a number, a vector (d,), or one vector per prompt (N, d), where d is the width of the residual
-            stream, or of a head if `head` is given. The number 0 ablates.
-        position: in every prompt, or one position for each; None writes at all positions.
-        head: the head whose output is written, before the output projection; None: the residual stream.
-        add: add the value instead of replacing what is there.
-    """
-
-    layer: int
-    value: torch.Tensor | float
-    position: int | Sequence[int] | None = -1
-    head: int | None = None
-    add: bool = False
-
-
-@dataclass(frozen=True)
-class Output:
-    """What `forward` returns for N prompts, the longest of T tokens."""
-
-    logits: torch.Tensor  # (N, vocab) after each prompt's last token
-    residual: torch.Tensor | None = None  # (N, layers, P, d)
-    heads: torch.Tensor | None = None  # (N, layers, P, n_heads, head_dim)
-    attention: torch.Tensor | None = None  # (N, layers, P, n_heads, T), zero behind the reading position
 
 
 @torch.no_grad()
@@ -73,6 +38,7 @@ def forward(
     prompts: Sequence[Sequence[int]],
     read: Read | None = None,
     write: Write | Sequence[Write] = (),
+    attend: Attend | Sequence[Attend] = (),
     *,
     max_tokens: int = MAX_TOKENS,
 ) -> Output:
@@ -83,26 +49,30 @@ def forward(
         prompts: N lists of token ids of any lengths, which start with `model.document_start`.
         read: activations to keep; what is read has been written before.
         write: activations to overwrite, one after another.
+        attend: layers and heads that attend in another way; `read` still gives softmax's attention weights.
         max_tokens: how many tokens are computed at a time.
 
     Returns:
         The logits after each prompt's last token, and what was read.
 
     Raises:
-        ValueError: a prompt, layer, head, position or value does not fit the model, or the model's
+        ValueError: a prompt, layer, head, position, value or readout does not fit the model, or the model's
             architecture attends in a way that this engine does not know.
     """
     read = read or Read()
-    prompts = _checked_prompts(model, prompts)
-    positions = _positions(prompts, read.positions)  # (N, P)
-    writes = [_checked_write(model, prompts, w) for w in ([write] if isinstance(write, Write) else write)]
-    _check_layers(model, [*read.residual, *read.heads, *read.attention])
-    out = _empty_output(model, prompts, read, positions.shape[1])
+    prompts = checked_prompts(model, prompts)
+    positions = checked_positions(prompts, read.positions)  # (N, P)
+    writes = [checked_write(model, prompts, w) for w in ([write] if isinstance(write, Write) else write)]
+    attends = [checked_attend(model, a) for a in ([attend] if isinstance(attend, Attend) else attend)]
+    check_layers(model, [*read.residual, *read.heads, *read.attention])
+    out = empty_output(model, prompts, read, positions.shape[1])
     symbols = _symbols(prompts, writes)
     for batch in _progress(batches(symbols, max_tokens)):
         packing = pack([prompts[i] for i in batch], [symbols[i] for i in batch])
         blocks = packing.blocks(model.device)
         run = Pass(model.model, lambda layer, blocks=blocks: blocks)
+        for a in attends:
+            run.readouts[a.layer].append((a.readout, a.heads))
         for w in writes:
             _plan_write(run, w, batch, packing)
         _plan_read(run, read, positions[batch], batch, packing, out)
@@ -136,7 +106,7 @@ def sweep_layers(
     Raises:
         ValueError: see `forward`; the shape of `vectors` is not (L, N, d).
     """
-    prompts = _checked_prompts(model, prompts)
+    prompts = checked_prompts(model, prompts)
     config, device, n_layers = model.model.config, model.device, model.n_layers
     if vectors.shape != (n_layers, len(prompts), config.hidden_size):
         expected = (n_layers, len(prompts), config.hidden_size)
@@ -251,22 +221,6 @@ def _keep(
     return activation
 
 
-def _empty_output(model: LanguageModel, prompts: list[list[int]], read: Read, n_positions: int) -> Output:
-    config, n = model.model.config, len(prompts)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-    def empty(layers: Sequence[int], *shape: int) -> torch.Tensor | None:
-        full = (n, len(layers), n_positions, *shape)
-        return torch.empty(full, device=model.device, dtype=model.model.dtype) if layers else None
-
-    return Output(
-        logits=torch.empty(n, config.vocab_size, device=model.device, dtype=model.model.dtype),
-        residual=empty(read.residual, config.hidden_size),
-        heads=empty(read.heads, model.n_heads, head_dim),
-        attention=empty(read.attention, model.n_heads, max(map(len, prompts))),
-    )
-
-
 def _symbols(prompts: list[list[int]], writes: list[Write]) -> list[list[int]]:
     """The prompts with another number wherever a write makes a token differ from its equals elsewhere."""
     symbols = [list(prompt) for prompt in prompts]
@@ -283,59 +237,6 @@ def _symbols(prompts: list[list[int]], writes: list[Write]) -> list[list[int]]:
 
 def _per_prompt(write: Write) -> bool:
     return isinstance(write.value, torch.Tensor) and write.value.ndim == 2
-
-
-def _checked_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    prompts = [[int(token) for token in prompt] for prompt in prompts]
-    if not prompts:
-        raise ValueError("prompts is empty: expected at least one list of token ids")
-    vocab, longest = model.model.config.vocab_size, model.model.config.max_position_embeddings
-    for i, prompt in enumerate(prompts):
-        if not 1 <= len(prompt) <= longest:
-            raise ValueError(f"prompts[{i}] has {len(prompt)} tokens: expected 1 to {longest}")
-        if not 0 <= min(prompt) <= max(prompt) < vocab:
-            raise ValueError(f"prompts[{i}] has a token outside 0 … {vocab - 1}")
-    return prompts
-
-
-def _check_layers(model: LanguageModel, layers: Iterable[int]) -> None:
-    for layer in layers:
-        if not 0 <= layer < model.n_layers:
-            raise ValueError(f"layer {layer}: expected 0 … {model.n_layers - 1}")
-
-
-def _positions(prompts: list[list[int]], positions: Sequence) -> np.ndarray:
-    """(N, P) positions counted from the start."""
-    lengths = np.array([len(prompt) for prompt in prompts])[:, None]
-    given = np.asarray(positions, int)
-    if given.ndim not in (1, 2) or (given.ndim == 2 and len(given) != len(prompts)):
-        raise ValueError(f"positions: shape {given.shape}, expected (P,) or ({len(prompts)}, P)")
-    given = np.broadcast_to(given, (len(prompts), given.shape[-1]))
-    outside = (given < -lengths) | (given >= lengths)
-    if outside.any():
-        i, j = np.argwhere(outside)[0]
-        raise ValueError(f"position {given[i, j]} is outside prompts[{i}] of {lengths[i, 0]} tokens")
-    return np.where(given < 0, given + lengths, given)
-
-
-def _checked_write(model: LanguageModel, prompts: list[list[int]], write: Write) -> Write:
-    """The write with positions counted from the start and its value on the model's device."""
-    _check_layers(model, [write.layer])
-    if write.head is not None and not 0 <= write.head < model.n_heads:
-        raise ValueError(f"head {write.head}: expected 0 … {model.n_heads - 1}")
-    position, value = write.position, write.value
-    if position is not None:
-        each = [position] if isinstance(position, int) else [[t] for t in position]
-        position = _positions(prompts, each)[:, 0]
-    if isinstance(value, torch.Tensor) and value.ndim:
-        config = model.model.config
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        width = config.hidden_size if write.head is None else head_dim
-        if value.shape not in {(width,), (len(prompts), width)}:
-            shape = tuple(value.shape)
-            raise ValueError(f"value: shape {shape}, expected ({width},) or ({len(prompts)}, {width})")
-        value = value.to(model.device, model.model.dtype)
-    return replace(write, position=position, value=value)
 
 
 def _progress(groups: list[list[int]]) -> Iterable[list[int]]:

@@ -33,6 +33,7 @@ class Pass:
         self.residual: dict[int, list[Callable]] = defaultdict(list)  # (T, d) -> (T', d)
         self.heads: dict[int, list[Callable]] = defaultdict(list)  # (T, n_heads, head_dim) -> the same
         self.attention: dict[int, list[Callable]] = defaultdict(list)  # (query, key, scaling, window)
+        self.readouts: dict[int, list[tuple[Callable, list[int]]]] = defaultdict(list)  # in place of softmax
         self.attended: set[int] = set()
 
     def logits(self, tokens: np.ndarray, depth: np.ndarray, keep: Sequence[int]) -> torch.Tensor:
@@ -97,14 +98,8 @@ class Pass:
         for blocks in self.blocks(layer):
             mask = blocks.mask if window is None else blocks.mask & (blocks.distance < window)
             asked = grouped[blocks.queries].permute(0, 2, 3, 1, 4)  # (B, kv, group, Q, head_dim)
-            mixed = scaled_dot_product_attention(
-                asked.flatten(2, 3),  # the heads of a group share their keys: one problem of group·Q queries
-                key[blocks.keys].transpose(1, 2),  # (B, kv, K, head_dim)
-                value[blocks.keys].transpose(1, 2),
-                attn_mask=mask.repeat(1, 1, asked.shape[2], 1),
-                scale=scaling,
-            )
-            mixed = mixed.unflatten(2, asked.shape[2:4]).permute(0, 3, 1, 2, 4)  # (B, Q, kv, group, head_dim)
+            keys, values = (x[blocks.keys].transpose(1, 2) for x in (key, value))  # (B, kv, K, head_dim)
+            mixed = self._mix(layer, asked, keys, values, mask, scaling).permute(0, 3, 1, 2, 4)
             mixed = mixed.reshape(-1, *query.shape[1:])  # (B·Q, n_heads, head_dim)
             rows = blocks.queries.flatten()
             if len(blocks.slots) < len(rows):  # without the padding
@@ -113,6 +108,29 @@ class Pass:
         for action in self.heads[layer]:
             out = action(out)
         return out
+
+    def _mix(
+        self,
+        layer: int,
+        asked: torch.Tensor,  # (B, kv, group, Q, head_dim)
+        keys: torch.Tensor,  # (B, kv, K, head_dim)
+        values: torch.Tensor,
+        mask: torch.Tensor,  # (B, 1, Q, K)
+        scaling: float,
+    ) -> torch.Tensor:
+        """The values that each query reads, in the shape of the queries."""
+        shape = asked.shape
+        queries = asked.flatten(2, 3)  # the heads of a group share their keys: one problem of group·Q queries
+        mask = mask.repeat(1, 1, shape[2], 1)
+        mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
+        mixed = mixed.view(shape)
+        for readout, heads in self.readouts[layer]:
+            mask = mask | ~mask.any(-1, keepdim=True)  # padding may see anything: its results are not used
+            other, _ = readout(queries * (scaling * shape[-1] ** 0.5), keys, values, mask)
+            chosen = torch.zeros(shape[1] * shape[2], dtype=torch.bool, device=mixed.device)
+            chosen[heads] = True
+            mixed = torch.where(chosen.view(shape[1], shape[2], 1, 1), other.view(shape), mixed)
+        return mixed
 
 
 def _attention(

@@ -1,0 +1,1 @@
+"""Small models that are trained in the book."""
