@@ -1,4 +1,4 @@
-"""Chapter 02: the point of a span, a plane or a convex hull that is nearest to a query.
+"""The point of a span, a plane or a convex hull that is nearest to a query.
 
 Attention returns an average of values with weights α ≥ 0, Σα = 1: a point of their convex hull. The point of
 the hull nearest to the query q has the weights that solve min ½‖Σ αᵢvᵢ − q‖². `project` finds it exactly.
@@ -77,7 +77,9 @@ def project(
     if onto == "hull":
         a = _implicit(_solve(q.detach(), v.detach(), allowed, max_support), q, v)
     else:
-        a = _times(q, torch.linalg.pinv(v)) + (1 / n if onto == "affine" else 0)
+        # what is smaller than the rounding errors of the values, which the centring uncovers, is zero
+        rounding = max(n, d) * torch.finfo(v.dtype).eps * (1 + values.detach().abs().max() / radius[..., 0])
+        a = _times(q, torch.linalg.pinv(v, rtol=rounding)) + (1 / n if onto == "affine" else 0)
     point = _times(a, v)
     slopes = _times(point - q, v.mT).detach()
     if onto == "hull":

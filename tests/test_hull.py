@@ -182,6 +182,15 @@ def test_span_and_plane_against_least_squares():
     assert plane.gap.max() < 1e-13
 
 
+@pytest.mark.parametrize("n", [2, 5, 9, 16])
+@pytest.mark.parametrize("onto", ["affine", "hull"])
+def test_the_origin_does_not_matter(onto, n):
+    for offset in (1.0, 5.0, 1e4):
+        near, far = project(Q, V[:n], onto), project(Q + offset, V[:n] + offset, onto)
+        torch.testing.assert_close(far.coordinates, near.coordinates, rtol=0, atol=1e-13 * (1 + offset))
+        torch.testing.assert_close(far.point - offset, near.point, rtol=0, atol=1e-13 * (1 + offset))
+
+
 @pytest.mark.parametrize("onto", ["span", "affine"])
 def test_smallest_weights_of_dependent_values(onto):
     v = V[:1].expand(4, 8)
