@@ -71,11 +71,12 @@ def project(
     # sums of weights are one, except for the span: then the centre of the values can be moved to the origin
     centre = torch.zeros(d).to(v) if onto == "span" else v.mean(-2)
     v = v - centre[..., None, :]
-    radius = v.detach().norm(dim=-1).amax(-1, keepdim=True)  # (1) or (B, 1)
+    lengths = v.detach().norm(dim=-1)  # (n) or (B, n)
+    radius = lengths.amax(-1, keepdim=True)
     radius = torch.where(radius > 0, radius, 1)
     q, v = (q - centre) / radius, v.div_(radius[..., None])  # in place: values are large
     if onto == "hull":
-        a = _implicit(_solve(q.detach(), v.detach(), allowed, max_support), q, v)
+        a = _implicit(_solve(q.detach(), v.detach(), lengths / radius, allowed, max_support), q, v)
     else:
         # what is smaller than the rounding errors of the values, which the centring uncovers, is zero
         rounding = max(n, d) * torch.finfo(v.dtype).eps * (1 + values.detach().abs().max() / radius[..., 0])
@@ -138,7 +139,11 @@ def _times(x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
 
 
 def _solve(
-    q: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor | None, max_support: int | None
+    q: torch.Tensor,
+    v: torch.Tensor,
+    lengths: torch.Tensor,
+    allowed: torch.Tensor | None,
+    max_support: int | None,
 ) -> torch.Tensor:
     """Weights of the nearest points of the hull, by block pivoting (Portugal, Júdice & Vicente 1994).
 
@@ -149,6 +154,7 @@ def _solve(
     Args:
         q: (B, d).
         v: (n, d) or (B, n, d), centred, the farthest at distance one.
+        lengths: (n) or (B, n) of the vertices.
         allowed: (B, n) which vertices a query may use; all, if it is not given.
         max_support: at most so many vertices, added one at a time.
 
@@ -166,7 +172,7 @@ def _solve(
     current = torch.zeros_like(a, dtype=torch.bool)  # the vertices in use
     if allowed is None:
         allowed = torch.ones_like(current)
-    near = (v.norm(dim=-1).square() - 2 * score).masked_fill(~allowed, torch.inf)
+    near = (lengths.square() - 2 * score).masked_fill(~allowed, torch.inf)
     current[rows, near.argmin(-1)] = True
     fewest, stalled = torch.full_like(rows, n + 1), torch.zeros_like(rows)
     for round_ in range(_ROUNDS):
