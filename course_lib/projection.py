@@ -14,7 +14,6 @@ import torch
 from scipy.optimize import nnls
 from torch import nn
 
-from course_lib import attention, lm
 from course_lib.attention import Readout, onto_simplex
 
 # What softmax solves
@@ -287,51 +286,6 @@ def answers(model: nn.Module, examples: Examples) -> tuple[float, float]:
 
 
 # In a language model
-
-
-def token_losses(
-    model: lm.LanguageModel, prompts: Sequence[Sequence[int]], attend: Sequence[lm.Attend] = ()
-) -> torch.Tensor:
-    """−log p of every token after the first, given those before it.
-
-    Args:
-        model: a language model.
-        prompts: N lists of T token ids.
-        attend: layers and heads that attend in another way, see `lm.forward`.
-
-    Returns:
-        (N, T − 1), in nats.
-
-    Raises:
-        ValueError: the prompts are not equally long, or shorter than two tokens.
-    """
-    lengths = {len(prompt) for prompt in prompts}
-    if len(lengths) != 1 or min(lengths) < 2:
-        raise ValueError(f"prompts: expected equal lengths of two tokens or more, got {sorted(lengths)}")
-    [length] = lengths
-    beginnings = [prompt[:t] for prompt in prompts for t in range(1, length)]  # shared: computed once
-    following = torch.tensor([prompt[1:] for prompt in prompts], device=model.device)
-    log_probs = lm.forward(model, beginnings, attend=attend).logits.log_softmax(-1)
-    return -log_probs.gather(-1, following.reshape(-1, 1)).view(following.shape).float()
-
-
-def queries_and_keys(
-    model: lm.LanguageModel, prompt: Sequence[int], layers: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the heads of some layers compare: queries and keys (layers, n_heads, T, head_dim) of one prompt.
-
-    Queries are scaled so that the model's attention is `attention.softmax` at its default temperature.
-    """
-    seen = {}
-
-    def keep(layer: int, q: torch.Tensor, k: torch.Tensor, *rest: torch.Tensor) -> tuple:
-        group = model.n_heads // k.shape[1]  # heads that share a key
-        seen[layer] = q[0].unflatten(1, (group, -1)).flatten(0, 1), k[0].repeat_interleave(group, 0)
-        return attention.softmax(q, k, *rest)
-
-    lm.forward(model, [prompt], attend=[lm.Attend(layer, partial(keep, layer)) for layer in layers])
-    queries, keys = zip(*(seen[layer] for layer in layers), strict=True)
-    return torch.stack(queries), torch.stack(keys)
 
 
 def agreement(alpha: torch.Tensor, reference: torch.Tensor, k: int) -> torch.Tensor:

@@ -1,0 +1,58 @@
+"""What chapters measure on a language model again and again, made of `forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from course_lib.attention import softmax
+from course_lib.lm.actions import Attend
+from course_lib.lm.forward import forward
+from course_lib.lm.model import LanguageModel
+
+
+def token_losses(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], attend: Sequence[Attend] = ()
+) -> torch.Tensor:
+    """−log p of every token after the first, given those before it.
+
+    Args:
+        model: a language model.
+        prompts: N lists of T token ids.
+        attend: layers and heads that attend in another way, see `forward`.
+
+    Returns:
+        (N, T − 1), in nats.
+
+    Raises:
+        ValueError: the prompts are not equally long, or shorter than two tokens.
+    """
+    lengths = {len(prompt) for prompt in prompts}
+    if len(lengths) != 1 or min(lengths) < 2:
+        raise ValueError(f"prompts: expected equal lengths of two tokens or more, got {sorted(lengths)}")
+    [length] = lengths
+    beginnings = [prompt[:t] for prompt in prompts for t in range(1, length)]  # shared: computed once
+    following = torch.tensor([prompt[1:] for prompt in prompts], device=model.device)
+    log_probs = forward(model, beginnings, attend=attend).logits.log_softmax(-1)
+    return -log_probs.gather(-1, following.reshape(-1, 1)).view(following.shape).float()
+
+
+def queries_and_keys(
+    model: LanguageModel, prompt: Sequence[int], layers: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the heads of some layers compare: queries and keys (layers, n_heads, T, head_dim) of one prompt.
+
+    Queries are scaled so that the model's attention is `attention.softmax` at its default temperature.
+    """
+    seen = {}
+
+    def keep(layer: int, q: torch.Tensor, k: torch.Tensor, *rest: torch.Tensor) -> tuple:
+        group = model.n_heads // k.shape[1]  # heads that share a key
+        seen[layer] = q[0].unflatten(1, (group, -1)).flatten(0, 1), k[0].repeat_interleave(group, 0)
+        return softmax(q, k, *rest)
+
+    forward(model, [prompt], attend=[Attend(layer, partial(keep, layer)) for layer in layers])
+    queries, keys = zip(*(seen[layer] for layer in layers), strict=True)
+    return torch.stack(queries), torch.stack(keys)
