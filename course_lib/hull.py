@@ -70,19 +70,28 @@ def project(
     allowed = None if mask is None else mask.expand(*batch, n).reshape(-1, n)
     # sums of weights are one, except for the span: then the centre of the values can be moved to the origin
     centre = torch.zeros(d).to(v) if onto == "span" else v.mean(-2)
-    v = v - centre[..., None, :]
-    lengths = v.detach().norm(dim=-1)  # (n) or (B, n)
-    radius = lengths.amax(-1, keepdim=True)
-    radius = torch.where(radius > 0, radius, 1)
-    q, v = (q - centre) / radius, v.div_(radius[..., None])  # in place: values are large
+    centre = centre.detach() if onto == "hull" else centre  # where it is makes no difference to the hull
+    with torch.no_grad():
+        unit = v - centre[..., None, :]
+        lengths = unit.norm(dim=-1)  # (n) or (B, n)
+        radius = lengths.amax(-1, keepdim=True)
+        radius = torch.where(radius > 0, radius, 1)
+        unit.div_(radius[..., None])  # in place: values are large
+    q = (q - centre) / radius
     if onto == "hull":
-        a = _implicit(_solve(q.detach(), v.detach(), lengths / radius, allowed, max_support), q, v)
+        solution = _solve(q.detach(), unit, lengths / radius, allowed, max_support)
+        vertices, on = _pack(solution > 0)
+        chosen = _choose(v, torch.arange(len(q), device=q.device), vertices)
+        chosen = (chosen - centre[..., None, :]) / radius[..., None] * on[..., None]
+        weights = _implicit(solution.gather(-1, vertices) * on, q, chosen, on)
+        a, point = torch.zeros_like(solution).scatter_add(-1, vertices, weights), _times(weights, chosen)
     else:
         # what is smaller than the rounding errors of the values, which the centring uncovers, is zero
-        rounding = max(n, d) * torch.finfo(v.dtype).eps * (1 + values.detach().abs().max() / radius[..., 0])
+        rounding = max(n, d) * torch.finfo(v.dtype).eps * (1 + v.detach().abs().max() / radius[..., 0])
+        v = (v - centre[..., None, :]) / radius[..., None]
         a = _times(q, torch.linalg.pinv(v, rtol=rounding)) + (1 / n if onto == "affine" else 0)
-    point = _times(a, v)
-    slopes = _times(point - q, v.mT).detach()
+        point = _times(a, v)
+    slopes = _times((point - q).detach(), unit.mT)
     if onto == "hull":
         lowest = slopes if allowed is None else slopes.masked_fill(~allowed, torch.inf)
         gap = (a.detach() * slopes).sum(-1) - lowest.amin(-1)
@@ -292,7 +301,7 @@ def _pack(current: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     counts = current.sum(-1)
     row, vertex = current.nonzero(as_tuple=True)
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    vertices = counts.new_zeros(len(counts), int(counts.max()))
+    vertices = counts.new_zeros(len(counts), int(counts.max()) if len(counts) else 0)
     vertices[row, place] = vertex
     return vertices, (torch.arange(vertices.shape[1], device=row.device) < counts[:, None]).double()
 
@@ -311,18 +320,16 @@ def _factor(chosen: torch.Tensor, on: torch.Tensor) -> tuple[torch.Tensor, torch
     return torch.linalg.cholesky_ex(gram)
 
 
-def _implicit(a: torch.Tensor, q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The weights a (B, n) as a differentiable function of q and v, by the implicit function theorem.
+def _implicit(weights: torch.Tensor, q: torch.Tensor, chosen: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
+    """The weights (B, k) as a differentiable function of q and vertices, by the implicit function theorem.
 
-    On the support the slopes are equal. A Newton step restores that when q and v change; at the solution
-    itself the step is zero, but not its derivative.
+    On the support the slopes are equal. A Newton step restores that when q and the vertices change; at the
+    solution itself the step is zero, but not its derivative.
     """
-    if not (q.requires_grad or v.requires_grad):
-        return a
-    vertices, on = _pack(a > 0)
-    chosen = _choose(v, torch.arange(len(a), device=a.device), vertices) * on[..., None]
+    if not (q.requires_grad or chosen.requires_grad):
+        return weights
     factor, _ = _factor(chosen.detach(), on)
-    slopes = torch.bmm(chosen, (_times(a.gather(-1, vertices) * on, chosen) - q)[..., None])[..., 0]
+    slopes = torch.bmm(chosen, (_times(weights, chosen) - q)[..., None])[..., 0]
     step, ones = torch.cholesky_solve(torch.stack([slopes, on], -1), factor).unbind(-1)
     step = (step - step.sum(-1, keepdim=True) * ones / ones.sum(-1, keepdim=True)) * on
-    return a - torch.zeros_like(a).scatter_add(-1, vertices, step - step.detach())
+    return weights - (step - step.detach())
