@@ -134,6 +134,15 @@ def test_reads_equal_what_transformers_returns(tiny):
     tiny.model.set_attn_implementation("sdpa")
 
 
+def test_logits_at_positions(tiny):
+    read = lm.Read(logits=True, positions=[0, -1])
+    out = lm.forward(tiny, PROMPTS, read, max_tokens=20)
+    assert_close(out.logits_at[:, 1], out.logits, atol=0, rtol=0)
+    assert_close(out.logits_at[:, 0], last_logits(tiny, [prompt[:1] for prompt in PROMPTS]), **EXACT)
+    assert_close(out.logits, last_logits(tiny, PROMPTS), **EXACT)
+    assert lm.forward(tiny, PROMPTS[:1]).logits_at is None
+
+
 def test_head_outputs_are_what_enters_the_projection(tiny):
     out = lm.forward(tiny, PROMPTS, lm.Read(heads=[0, 2], positions=[-1, 0]))
     for j, layer in enumerate((0, 2)):

@@ -19,12 +19,14 @@ class Read:
         residual: layers, counted from 0, whose output (the residual stream after the layer) is kept.
         heads: layers whose per-head outputs are kept, as they are before the output projection.
         attention: layers whose attention weights are kept.
+        logits: whether the logits are kept, too, besides those after the last token.
         positions: P positions in every prompt, or one list of P positions for each; -1 is the last token.
     """
 
     residual: Sequence[int] = ()
     heads: Sequence[int] = ()
     attention: Sequence[int] = ()
+    logits: bool = False
     positions: Sequence[int] | Sequence[Sequence[int]] = (-1,)
 
 
@@ -71,6 +73,7 @@ class Output:
     """What `forward` returns for N prompts, the longest of T tokens."""
 
     logits: torch.Tensor  # (N, vocab) after each prompt's last token
+    logits_at: torch.Tensor | None = None  # (N, P, vocab) after the reading positions
     residual: torch.Tensor | None = None  # (N, layers, P, d)
     heads: torch.Tensor | None = None  # (N, layers, P, n_heads, head_dim)
     attention: torch.Tensor | None = None  # (N, layers, P, n_heads, T), zero behind the reading position
@@ -81,12 +84,15 @@ def empty_output(model: LanguageModel, prompts: list[list[int]], read: Read, n_p
     config, n = model.model.config, len(prompts)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
+    def room(*shape: int) -> torch.Tensor:
+        return torch.empty(n, *shape, device=model.device, dtype=model.model.dtype)
+
     def empty(layers: Sequence[int], *shape: int) -> torch.Tensor | None:
-        full = (n, len(layers), n_positions, *shape)
-        return torch.empty(full, device=model.device, dtype=model.model.dtype) if layers else None
+        return room(len(layers), n_positions, *shape) if layers else None
 
     return Output(
-        logits=torch.empty(n, config.vocab_size, device=model.device, dtype=model.model.dtype),
+        logits=room(config.vocab_size),
+        logits_at=room(n_positions, config.vocab_size) if read.logits else None,
         residual=empty(read.residual, config.hidden_size),
         heads=empty(read.heads, model.n_heads, head_dim),
         attention=empty(read.attention, model.n_heads, max(map(len, prompts))),

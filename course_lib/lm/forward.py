@@ -76,8 +76,13 @@ def forward(
         for w in writes:
             _plan_write(run, w, batch, packing)
         _plan_read(run, read, positions[batch], batch, packing, out)
-        last = [path[-1] for path in packing.paths]
-        out.logits[batch] = run.logits(packing.tokens, packing.depth, last)
+        keep = [path[-1:] for path in packing.paths]
+        if read.logits:
+            keep += [path[where] for path, where in zip(packing.paths, positions[batch], strict=True)]
+        logits = run.logits(packing.tokens, packing.depth, np.concatenate(keep))
+        out.logits[batch] = logits[: len(batch)]
+        if read.logits:
+            out.logits_at[batch] = logits[len(batch) :].unflatten(0, (len(batch), -1))
     return out
 
 

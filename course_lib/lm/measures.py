@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from course_lib.attention import softmax
-from course_lib.lm.actions import Attend
+from course_lib.lm.actions import Attend, Read
 from course_lib.lm.forward import forward
 from course_lib.lm.model import LanguageModel
 
@@ -32,11 +33,10 @@ def token_losses(
     lengths = {len(prompt) for prompt in prompts}
     if len(lengths) != 1 or min(lengths) < 2:
         raise ValueError(f"prompts: expected equal lengths of two tokens or more, got {sorted(lengths)}")
-    [length] = lengths
-    beginnings = [prompt[:t] for prompt in prompts for t in range(1, length)]  # shared: computed once
     following = torch.tensor([prompt[1:] for prompt in prompts], device=model.device)
-    log_probs = forward(model, beginnings, attend=attend).logits.log_softmax(-1)
-    return -log_probs.gather(-1, following.reshape(-1, 1)).view(following.shape).float()
+    read = Read(logits=True, positions=range(following.shape[1]))
+    logits = forward(model, [prompt[:-1] for prompt in prompts], read, attend=attend).logits_at
+    return cross_entropy(logits.mT.float(), following, reduction="none")
 
 
 def queries_and_keys(
