@@ -128,7 +128,7 @@ def hull(
 
 
 def onto_simplex(z: torch.Tensor) -> torch.Tensor:
-    """The nearest weights of sum one that are not negative: α = max(z − τ, 0) with the τ that makes Σα = 1.
+    """The nearest weights of sum one that are not negative: α = max(z − t, 0) with the t that makes Σα = 1.
 
     Args:
         z: (..., n); −∞ gets no weight.

@@ -34,3 +34,18 @@ def test_queries_and_keys_give_the_attention_of_the_model(tiny):
     expected = lm.forward(tiny, [prompt], read).attention[0].transpose(1, 2)  # (layers, heads, T, T)
     mask = torch.ones(5, 5, dtype=torch.bool).tril()
     assert_close(attention.softmax(queries, keys, keys, mask)[1], expected, atol=1e-5, rtol=0)
+
+
+def test_keys_are_those_of_the_projection(llama):
+    caught = {}
+    layers = llama.model.model.layers
+    hooks = [
+        layer.self_attn.k_proj.register_forward_hook(lambda _, __, out, i=i: caught.update({i: out[0]}))
+        for i, layer in enumerate(layers)
+    ]
+    _, keys = lm.queries_and_keys(llama, [7, 1, 2, 3], range(llama.n_layers))
+    for hook in hooks:
+        hook.remove()
+    for i in range(llama.n_layers):
+        norms = caught[i].unflatten(-1, (2, -1)).norm(dim=-1).T  # rotations keep lengths
+        assert_close(keys[i].norm(dim=-1), norms.repeat_interleave(2, 0))

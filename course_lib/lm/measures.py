@@ -36,7 +36,8 @@ def token_losses(
     following = torch.tensor([prompt[1:] for prompt in prompts], device=model.device)
     read = Read(logits=True, positions=range(following.shape[1]))
     logits = forward(model, [prompt[:-1] for prompt in prompts], read, attend=attend).logits_at
-    return cross_entropy(logits.mT.float(), following, reduction="none")
+    pairs = zip(logits, following, strict=True)  # one by one: the logits are large
+    return torch.stack([cross_entropy(row.float(), tokens, reduction="none") for row, tokens in pairs])
 
 
 def queries_and_keys(

@@ -1,8 +1,9 @@
-"""What a page shows: executed claims, figures, tables and sliders."""
+"""What a page shows: executed claims, figures, tables, sliders and a query to drag."""
 
 from course_lib.page.claims import ClaimError, claim
+from course_lib.page.drag import drag_query
 from course_lib.page.figures import PALETTE, figure, new_figure
 from course_lib.page.tables import table
 from course_lib.page.widgets import scrub
 
-__all__ = ["PALETTE", "ClaimError", "claim", "figure", "new_figure", "scrub", "table"]
+__all__ = ["PALETTE", "ClaimError", "claim", "drag_query", "figure", "new_figure", "scrub", "table"]
