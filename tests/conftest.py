@@ -24,3 +24,16 @@ def tiny(request, tmp_path_factory) -> lm.LanguageModel:
 def llama(tmp_path_factory) -> lm.LanguageModel:
     """A tiny random model of one architecture, for what does not depend on it."""
     return lm.load(str(families.make("llama", tmp_path_factory.mktemp("llama"))), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium."""
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    from course_lib.book.browser import chromium
+
+    try:
+        with chromium() as running:
+            yield running
+    except FileNotFoundError as error:
+        pytest.skip(str(error))

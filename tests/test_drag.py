@@ -108,18 +108,6 @@ STYLE = {
 }
 
 
-@pytest.fixture(scope="module")
-def browser():
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    from course_lib.book.browser import chromium
-
-    try:
-        with chromium() as running:
-            yield running
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
 def visit(browser, shown, tmp_path):
     """Opens a page with one widget on it, hosted as in the built book."""

@@ -7,9 +7,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from built import HTML, PAGES
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
-from course_lib.book.browser import chromium, settle
+from course_lib.book.browser import settle
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -26,15 +26,6 @@ def site() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as running:
-            yield running
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
