@@ -43,7 +43,7 @@ def test_math_is_typeset_and_widgets_are_drawn(visit, whole, site, base, path):
     assert number(page, "document.querySelectorAll('.math:not(:has(mjx-container))').length") == 0
     assert number(page, "document.querySelectorAll('mjx-merror').length") == 0
     views = number(page, "document.querySelectorAll('script[type$=\"widget-view+json\"]').length")
-    assert page.locator(".scrub-now img").count() == views
+    assert page.locator(".scrub-now img, .drag svg").count() == views
 
 
 def test_some_page_has_math_and_some_a_slider(visit, whole):
@@ -94,6 +94,18 @@ def test_every_slider_plays_pauses_and_starts_again(visit, path):
         assert (slider.input_value(), button.get_attribute("aria-label")[:5]) == (last, "Play:")
         button.click()
         assert slider.input_value() == "0"
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_every_query_can_be_dragged(visit, path):
+    page = visit(path)
+    for drag in page.locator(".drag").all():
+        handle, distances = drag.locator(".drag-query"), drag.locator("tr:last-child .drag-number")
+        before = distances.all_inner_texts()
+        handle.focus()
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+        assert distances.all_inner_texts() != before
 
 
 @pytest.mark.parametrize("path", [*PAGES, *EXTRA])
