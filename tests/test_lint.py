@@ -101,6 +101,7 @@ BAD = {
     "no section 'Summary'": set_source(-1, "## The end"),
     "summary has at most 6": set_source(-1, "## Summary\n" + "- It rises.\n" * 7),
     "'It rises' shows results and claims nothing": set_source(4, "figure(fig)\nreclaim(fig)"),
+    "'It rises' shows results and claims": set_source(4, "drag_query(V, q)"),
     "21 lines": set_source(3, "a = 1\n" * 21),
     "median": lambda nb: [cell.update(source=f"{cell.source}\n" + "b = 1\n" * 9) for cell in nb.cells[3:]],
     "used 2 times": same_picture,

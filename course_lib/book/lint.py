@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 
 LAUNCH = re.compile(r"^\*Runs in .+ on two CPU cores\.\*$", re.MULTILINE)
 _CHAPTER = re.compile(r"(\d\d)-.+")
-_SHOWS = re.compile(r"(?<![\w.])(?:figure|table|scrub)\(")
+_SHOWS = re.compile(r"(?<![\w.])(?:figure|table|scrub|drag_query)\(")
 _CLAIMS = re.compile(r"(?<![\w.])claim\(")
 _PATHS = re.compile(r"(?<![\w.:/])/(?:work|home|Users|tmp|root)/|\b[A-Z]:\\{1,2}Users")
 _PROGRESS = re.compile(r"it/s\]|s/it\]|\d%\|")

@@ -81,8 +81,8 @@ function render({ model, el }) {
   const toPicture = ([x, y]) => [MARGIN + (x - low[0]) * pixels, SIZE - MARGIN - (y - low[1]) * pixels];
   const toPlane = ([x, y]) => [low[0] + (x - MARGIN) / pixels, low[1] + (SIZE - MARGIN - y) / pixels];
   const corners = values.map(toPicture);
-  const range = (name, min, max, step) => `<label>${name}<input type="range" aria-label="${name}"
-    min="${min}" max="${max}" step="${step}"><output aria-hidden="true"></output></label>`;
+  const range = (name, min, max, step) => `<label>${name}
+    <input type="range" min="${min}" max="${max}" step="${step}"><output aria-hidden="true"></output></label>`;
   const row = (start) => `<tr>${start}<td class="drag-number"></td><td class="drag-number"></td></tr>`;
   el.innerHTML = `<figure class="drag"><div class="drag-columns">
     <svg viewBox="0 0 ${SIZE} ${SIZE}" role="presentation">
@@ -93,7 +93,7 @@ function render({ model, el }) {
         <circle class="drag-softmax" r="8"/><rect class="drag-projection" x="-5" y="-5" width="10" height="10"/>
       </g>
       <g class="drag-query" role="button" tabindex="0" aria-label="query q: drag it, or press the arrow keys">
-        <circle r="20"/><path d="M0-14 14 0 0 14-14 0Z"/><text x="20" y="-17">q</text>
+        <circle r="20"/><path d="M0-14 14 0 0 14-14 0Z"/><text x="22" y="-17">q</text>
       </g>
     </svg>
     <div class="drag-side">
@@ -135,9 +135,9 @@ function render({ model, el }) {
     bars.forEach((bar, i) => (bar.style.width = `${100 * pairs[i]}%`));
     [...pairs, distance(output, q), nearest.distance].forEach((x, i) => (cells[i].textContent = text(x)));
 
-    const sentence = `q is ${nearest.inHull ? "inside" : "outside"} the hull, ${text(nearest.distance)} from its ` +
-      `projection and ${text(distance(output, q))} from softmax’s output.` +
-      (nearest.unique ? "" : " The projection’s weights are one solution of many.");
+    const sentence = `q is ${nearest.inHull ? "inside" : "outside"} the hull, ${text(distance(output, q))} from ` +
+      `softmax’s output and ${text(nearest.distance)} from its projection` +
+      (nearest.unique ? "." : ", whose weights are one solution of many.");
     clearTimeout(timer);
     timer = setTimeout(() => (said.textContent = sentence), said.textContent && REST); // at once at the start
   };
