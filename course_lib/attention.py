@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from course_lib.hull import project
+from course_lib.hull import broadcasts, project
 
 Readout = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -56,7 +56,9 @@ def distance_softmax(
     As ‖q − k‖² = ‖q‖² − 2⟨q, k⟩ + ‖k‖² and a number that is the same for all keys cancels, it is `softmax`
     with c‖kᵢ‖²/2 taken off the scores. Arguments, result and errors as there.
     """
-    scale = _scale(queries, c)
+    _check(queries, keys, values, mask)
+    centre = keys.mean(-2, keepdim=True)  # far from the origin, large numbers would cancel
+    queries, keys, scale = queries - centre, keys - centre, _scale(queries, c)
     scores = _scores(queries, keys, values, mask, scale)
     return _read((scores - scale * keys.square().sum(-1)[..., None, :] / 2).softmax(-1), values)
 
@@ -90,7 +92,9 @@ def uniform(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same weight for every key that the query may use: a control. Otherwise as `softmax`."""
-    return softmax(queries, keys, values, mask, c=0.0)
+    _check(queries, keys, values, mask)
+    scores = torch.zeros_like(queries @ keys.mT)
+    return _read((scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1), values)
 
 
 def hull(
@@ -180,7 +184,15 @@ def _check(
         raise ValueError(
             f"values: expected one for each of at least one key, got {values.shape[-2]} for {keys.shape[-2]}"
         )
-    if mask is not None and (mask.dtype != torch.bool or mask.shape[-1] != keys.shape[-2]):
+    try:
+        lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (queries, keys, values)))
+    except RuntimeError as error:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (queries, keys, values))
+        raise ValueError(
+            f"queries, keys, values: expected leading axes that broadcast, got {shapes}"
+        ) from error
+    expected = (*lead, queries.shape[-2], keys.shape[-2])
+    if mask is not None and (mask.dtype != torch.bool or not broadcasts(mask.shape, expected)):
         raise ValueError(
             f"mask: expected booleans of shape (..., {queries.shape[-2]}, {keys.shape[-2]}), "
             f"got {mask.dtype} of shape {tuple(mask.shape)}"

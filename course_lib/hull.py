@@ -13,7 +13,8 @@ from scipy.optimize import nnls
 
 _ADD = 4  # vertices added in one round: with more, supports are overshot and rounds are wasted
 _PATIENCE = 3  # rounds without progress before vertices are added one at a time
-_ROUNDS = 200
+_ROUNDS = 60  # and one for each vertex that may be used
+_FAR = 1e12  # radii
 _RIDGE = 1e-14  # makes dependent vertices factorisable; the refinement takes it out again
 _TOLERANCE = 4e-13  # of a slope, relative to the distance, in a hull of radius one
 
@@ -25,7 +26,8 @@ class Projection(NamedTuple):
         coordinates: (..., n) weights of the values.
         point: (..., d) their average, the projection.
         gap: (...) by how much ½‖point − q‖² may at most exceed its smallest value, the hull's duality gap;
-            for span and plane, the steepest slope towards a value. In squared units.
+            for span and plane, the steepest slope towards a value. In squared units, and before the results
+            are rounded to the dtype of the queries.
         support: (..., n) which coordinates are not zero.
     """
 
@@ -68,28 +70,34 @@ def project(
     if v.ndim > 2:
         v = v.expand(*batch, n, d).reshape(-1, n, d)
     allowed = None if mask is None else mask.expand(*batch, n).reshape(-1, n)
+    used = allowed if allowed is None or v.ndim == 3 else allowed.any(0)
     # sums of weights are one, except for the span: then the centre of the values can be moved to the origin
-    centre = torch.zeros(d).to(v) if onto == "span" else v.mean(-2)
+    centre = torch.zeros(d).to(v) if onto == "span" else _mean(v, used)
     centre = centre.detach() if onto == "hull" else centre  # where it is makes no difference to the hull
     with torch.no_grad():
         unit = v - centre[..., None, :]
         lengths = unit.norm(dim=-1)  # (n) or (B, n)
+        lengths = lengths if used is None else lengths.where(used, 0)
         radius = lengths.amax(-1, keepdim=True)
-        radius = torch.where(radius > 0, radius, 1)
+        offset = centre.norm(dim=-1, keepdim=True)
+        precision = max(n, d) * torch.finfo(v.dtype).eps  # closer values than that are the same
+        radius = torch.where(radius > precision * offset, radius, torch.where(offset > 0, offset, 1))
         unit.div_(radius[..., None])  # in place: values are large
     q = (q - centre) / radius
     if onto == "hull":
-        solution = _solve(q.detach(), unit, lengths / radius, allowed, max_support)
+        far = q.detach().norm(dim=-1, keepdim=True)
+        near = q.detach() * (_FAR / far).clamp(max=1)  # farther away makes no difference
+        solution = _solve(near, unit, lengths / radius, allowed, max_support)
         vertices, on = _pack(solution > 0)
         chosen = _choose(v, torch.arange(len(q), device=q.device), vertices)
         chosen = (chosen - centre[..., None, :]) / radius[..., None] * on[..., None]
         weights = _implicit(solution.gather(-1, vertices) * on, q, chosen, on)
         a, point = torch.zeros_like(solution).scatter_add(-1, vertices, weights), _times(weights, chosen)
     else:
-        # what is smaller than the rounding errors of the values, which the centring uncovers, is zero
-        rounding = max(n, d) * torch.finfo(v.dtype).eps * (1 + v.detach().abs().max() / radius[..., 0])
         v = (v - centre[..., None, :]) / radius[..., None]
-        a = _times(q, torch.linalg.pinv(v, rtol=rounding)) + (1 / n if onto == "affine" else 0)
+        rounding = precision * (1 + offset.detach() / radius)[..., 0]  # the centring uncovers it
+        a = _times(q, torch.linalg.pinv(v, atol=rounding, rtol=torch.full_like(rounding, precision)))
+        a = a + (1 / n if onto == "affine" else 0)
         point = _times(a, v)
     slopes = _times((point - q).detach(), unit.mT)
     if onto == "hull":
@@ -100,6 +108,13 @@ def project(
     results = a, point * radius + centre, gap * radius[..., 0].square()
     a, point, gap = (x.reshape((*batch, *x.shape[1:])).to(queries.dtype) for x in results)
     return Projection(a, point, gap, a != 0)
+
+
+def _mean(v: torch.Tensor, used: torch.Tensor | None) -> torch.Tensor:
+    """Of the values (n, d) or (B, n, d) that are used, (n) or (B, n): (d) or (B, d)."""
+    if used is None:
+        return v.mean(-2)
+    return v.masked_fill(~used[..., None], 0).sum(-2) / used.sum(-1, keepdim=True)
 
 
 def _check(
@@ -122,12 +137,12 @@ def _check(
         )
     if onto not in ("span", "affine", "hull"):
         raise ValueError(f"onto={onto!r}: expected 'span', 'affine' or 'hull'")
-    if max_support is not None and (onto != "hull" or max_support < 1):
-        raise ValueError(f"max_support={max_support!r}: expected at least 1, and onto='hull'")
+    if max_support is not None and not (isinstance(max_support, int) and max_support > 0 and onto == "hull"):
+        raise ValueError(f"max_support={max_support!r}: expected a positive integer, and onto='hull'")
     if mask is None:
         return
     shape = (*queries.shape[:-1], values.shape[-2])
-    if onto != "hull" or mask.dtype != torch.bool or not _broadcasts(mask.shape, shape):
+    if onto != "hull" or mask.dtype != torch.bool or not broadcasts(mask.shape, shape):
         raise ValueError(
             f"mask: expected booleans that broadcast to {shape}, and onto='hull', "
             f"got {mask.dtype} of shape {tuple(mask.shape)}, and onto={onto!r}"
@@ -136,7 +151,7 @@ def _check(
         raise ValueError("mask: expected every query to have a value that it may use")
 
 
-def _broadcasts(shape: torch.Size, to: tuple[int, ...]) -> bool:
+def broadcasts(shape: torch.Size, to: tuple[int, ...]) -> bool:
     """Whether a tensor of this shape can be expanded to the other."""
     short = len(to) - len(shape)
     return short >= 0 and all(a in (1, b) for a, b in zip(shape, to[short:], strict=True))
@@ -184,12 +199,13 @@ def _solve(
     near = (lengths.square() - 2 * score).masked_fill(~allowed, torch.inf)
     current[rows, near.argmin(-1)] = True
     fewest, stalled = torch.full_like(rows, n + 1), torch.zeros_like(rows)
-    for round_ in range(_ROUNDS):
+    for round_ in range(4 * max_support + 1 if greedy else _ROUNDS + most):
         fit = _fit(q, v, at, score, current)
         negative = fit.weights < 0
         steep = allowed & ~current & (fit.slopes < -(_TOLERANCE * fit.distance + 1e-15)[:, None])
         if greedy:
-            steep &= round_ + 1 < max_support
+            free = (current.sum(-1) < max_support) & ~negative.any(-1) & (round_ < 3 * max_support)
+            steep &= free[:, None]
         wrong = negative | steep
         live = wrong.any(-1) | fit.failed
         done = ~live
@@ -205,13 +221,10 @@ def _solve(
             room = torch.where(stalled > _PATIENCE, 1, _ADD).clamp(max=most - kept.sum(-1))
             full = (room == 0) & ~negative.any(-1)  # and not optimal: some vertices depend on the others
             kept[full, fit.loose[full]] = False
-            following = _add(kept, fit.slopes, steep, torch.where(full, 1, room))
+            current, before = _add(kept, fit.slopes, steep, torch.where(full, 1, room)), current.sum(-1)
             if most == n:  # a simplex: when many of its vertices are in use, all of them may be
-                many = (current.sum(-1) <= n / 3) & (following.sum(-1) > n / 3) & (stalled <= _PATIENCE)
-                following[many] = allowed[many]
-            last = n - 1 - wrong.flip(-1).to(torch.int8).argmax(-1)
-            one = current ^ torch.nn.functional.one_hot(last, n).bool()  # slow, cannot cycle (Murty 1974)
-            current = torch.where((stalled > 10 * _PATIENCE)[:, None], one, following)
+                many = (before <= n / 3) & (current.sum(-1) > n / 3) & (stalled <= _PATIENCE)
+                current[many] = allowed[many]
         q, score, allowed, current, fewest, stalled, rows, at = (
             x[live] for x in (q, score, allowed, current, fewest, stalled, rows, at)
         )
@@ -328,7 +341,7 @@ def _implicit(weights: torch.Tensor, q: torch.Tensor, chosen: torch.Tensor, on: 
     """
     if not (q.requires_grad or chosen.requires_grad):
         return weights
-    factor, _ = _factor(chosen.detach(), on)
+    factor, _ = _factor(chosen, on)
     slopes = torch.bmm(chosen, (_times(weights, chosen) - q)[..., None])[..., 0]
     step, ones = torch.cholesky_solve(torch.stack([slopes, on], -1), factor).unbind(-1)
     step = (step - step.sum(-1, keepdim=True) * ones / ones.sum(-1, keepdim=True)) * on

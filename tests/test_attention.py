@@ -85,6 +85,18 @@ def test_distance_softmax_is_a_gaussian_kernel():
     torch.testing.assert_close(distance_softmax(Q, K, V, c=2.5)[1], expected)
 
 
+def test_distances_far_from_the_origin():
+    q, k, v = (x.float() for x in (Q, K, V))
+    exact = distance_softmax(Q, K, V, c=1.0)[1]
+    far = distance_softmax(q + 1024, k + 1024, v, c=1.0)[1]
+    torch.testing.assert_close(far.double(), exact, atol=2e-3, rtol=0)  # of the numbers 1024 + k themselves
+
+
+def test_uniform_does_not_look_at_the_scores():
+    weights = uniform(1e300 * Q, 1e300 * K, V)[1]
+    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 6))
+
+
 def test_one_temperature_for_each_head():
     c = torch.tensor([0.5, 1.0, 2.0], dtype=D)[:, None, None]
     for readout in (softmax, distance_softmax, sparsemax, unit_norm):
@@ -128,6 +140,8 @@ def test_bad_input(readout):
         ((Q, K, V, MASK.double()), "mask: expected booleans"),
         ((Q, K, V, MASK[..., :5]), "mask: expected booleans of shape"),
         ((Q, K, V, MASK & False), "mask: expected every query"),
+        ((Q, K, V, MASK[:, :, :4]), "mask: expected booleans of shape"),
+        ((Q, K[:, :2], V), "queries, keys, values: expected leading axes that broadcast"),
     ]:
         with pytest.raises(ValueError, match=message):
             readout(*arguments)

@@ -123,7 +123,7 @@ def test_optimal_on_lattices(n, d, seed):
 
 
 def test_queries_that_never_end_are_solved_one_by_one(monkeypatch):
-    monkeypatch.setattr(hull, "_ROUNDS", 1)
+    monkeypatch.setattr(hull, "_ROUNDS", -1000)
     for v in (V, V.expand(50, 16, 8)):
         assert relative_gap(Q, v, project(Q, v).coordinates).max() <= 1e-12
 
@@ -133,7 +133,7 @@ MASK[:, 3] = True
 MASK[0] = torch.arange(16) == 3
 
 
-@pytest.mark.parametrize("rounds", [hull._ROUNDS, 1])
+@pytest.mark.parametrize("rounds", [hull._ROUNDS, -1000])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("family", ["gaussian", "inside", "inside a simplex", "duplicates"])
 def test_a_mask_takes_values_away(family, shared, rounds, monkeypatch):
@@ -146,6 +146,48 @@ def test_a_mask_takes_values_away(family, shared, rounds, monkeypatch):
         alone = project(q[i], v[mask[i]])
         torch.testing.assert_close(p.point[i], alone.point, rtol=0, atol=1e-9)
         torch.testing.assert_close(p.gap[i], alone.gap, rtol=0, atol=1e-11)
+
+
+def test_masked_values_may_be_anywhere():
+    v = torch.tensor([[0.0, 0], [1, 0], [1e8, 1e8]], dtype=D)
+    mask = torch.tensor([True, True, False])
+    q = torch.tensor([[0.5, 0.5]], dtype=D)
+    for values in (v, v[None]):
+        p = project(q, values, mask=mask)
+        torch.testing.assert_close(p.coordinates, torch.tensor([[0.5, 0.5, 0]], dtype=D))
+
+
+@pytest.mark.parametrize("onto", ["affine", "hull"])
+def test_equal_values_that_do_not_average_exactly(onto):
+    for copies in (3, 5, 10):
+        v = randn(200, 1, 2, seed=copies).expand(200, copies, 2)
+        p = project(randn(200, 2, seed=1), v, onto)
+        torch.testing.assert_close(p.point, v[:, 0])
+        torch.testing.assert_close(p.coordinates.sum(-1), torch.ones(200, dtype=D))
+
+
+def test_queries_as_far_as_numbers_go():
+    far = project(1e30 * Q, V)
+    best = (Q @ V.T).argmax(-1)
+    torch.testing.assert_close(far.point, V[best])
+
+
+@pytest.mark.parametrize("onto", ["span", "affine", "hull"])
+def test_sets_of_very_different_sizes_in_one_batch(onto):
+    v = torch.stack([1e8 * V[:3], 1e-8 * V[:3]])
+    q = torch.stack([1e8 * Q[0], 1e-8 * Q[0]])
+    both = project(q, v, onto).coordinates
+    torch.testing.assert_close(both, project(Q[0], V[:3], onto).coordinates.expand(2, 3))
+    assert project(q[:0], v[:0], onto).point.shape == (0, 8)
+
+
+@pytest.mark.parametrize("k", [1, 2, None])
+def test_the_gap_is_what_the_weights_say(k):
+    p = project(Q, V, max_support=k)
+    slopes = (p.point - Q) @ V.T
+    expected = (p.coordinates * slopes).sum(-1) - slopes.amin(-1)
+    torch.testing.assert_close(p.gap, expected, rtol=1e-9, atol=1e-13)
+    assert (p.gap > 1e-3).any() == (k is not None)
 
 
 def test_a_mask_for_all_queries():
@@ -222,6 +264,18 @@ def test_more_vertices_come_nearer():
     assert (distances.diff() < 0).all()
 
 
+def test_large_limits_are_kept_and_small_ones_used_up():
+    v = randn(500, 400)
+    p = project(v.mean(0) + 0.01 * randn(2, 400, seed=1), v, max_support=201)
+    assert p.support.sum(-1).max() <= 201
+    q, v = 0.3 * randn(500, 10, seed=2), randn(30, 10, seed=3)
+    for k in range(2, 10):
+        p = project(q, v, max_support=k)
+        assert p.support.sum(-1).max() <= k
+        unused = (p.support.sum(-1) < k) & (p.gap > 1e-9)
+        assert unused.double().mean() < 0.01
+
+
 def test_greedy_choice_does_not_depend_on_progress(monkeypatch):
     v = randn(200, 60)
     q = v.mean(0) + 0.02 * randn(20, 60, seed=1)
@@ -239,6 +293,15 @@ def test_gradients(onto, shared, inside):
     v = v if shared else v + 0.1 * randn(5, *v.shape, seed=2)
     q, v = q.requires_grad_(), v.requires_grad_()
     assert torch.autograd.gradcheck(lambda q, v: project(q, v, onto)[:2], (q, v))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_second_derivatives(inside):
+    v = randn(9, 4)
+    q = v.mean(0) + (0.1 if inside else 2) * randn(2, 4, seed=1)
+    assert torch.autograd.gradgradcheck(
+        lambda q, v: project(q, v).point, (q.requires_grad_(), v.requires_grad_())
+    )
 
 
 def test_gradients_under_a_mask():
@@ -274,6 +337,7 @@ def test_on_cuda():
         (Q, V, {"onto": "simplex"}, "onto='simplex'"),
         (Q, V, {"max_support": 0}, "max_support=0"),
         (Q, V, {"max_support": 2, "onto": "span"}, "max_support=2"),
+        (Q, V, {"max_support": 2.5}, "max_support=2.5: expected a positive integer"),
         (Q, V, {"mask": MASK, "onto": "affine"}, "mask: expected booleans that broadcast .* onto='affine'"),
         (Q, V, {"mask": MASK.double()}, "mask: expected booleans"),
         (Q, V, {"mask": MASK[:, :15]}, r"mask: expected booleans that broadcast to \(50, 16\)"),

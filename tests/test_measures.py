@@ -20,9 +20,17 @@ def test_losses_are_those_of_a_plain_forward(tiny):
     assert (uniform - expected.view(2, 4)).abs().max() > 3e-4
 
 
-@pytest.mark.parametrize("prompts", [[[7, 1, 2], [7, 1]], [[7], [8]], []])
+@pytest.mark.parametrize("prompts", [[[7, 1, 2], [7, 1]], [[7], [8]]])
 def test_losses_need_equal_lengths(llama, prompts):
     with pytest.raises(ValueError, match="prompts: expected equal lengths of two tokens or more"):
+        lm.token_losses(llama, prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"), [([], "prompts is empty"), ([[7, 1, -100]], "outside"), ([[7, 10**6]], "outside")]
+)
+def test_losses_need_tokens_of_the_model(llama, prompts, message):
+    with pytest.raises(ValueError, match=message):
         lm.token_losses(llama, prompts)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from course_lib.attention import softmax
-from course_lib.lm.actions import Attend, Read
+from course_lib.lm.actions import Attend, Read, checked_prompts
 from course_lib.lm.forward import forward
 from course_lib.lm.model import LanguageModel
 
@@ -28,8 +28,9 @@ def token_losses(
         (N, T − 1), in nats.
 
     Raises:
-        ValueError: the prompts are not equally long, or shorter than two tokens.
+        ValueError: the prompts are not equally long or shorter than two tokens, or the model lacks a token.
     """
+    prompts = checked_prompts(model, prompts)
     lengths = {len(prompt) for prompt in prompts}
     if len(lengths) != 1 or min(lengths) < 2:
         raise ValueError(f"prompts: expected equal lengths of two tokens or more, got {sorted(lengths)}")
@@ -45,9 +46,10 @@ def queries_and_keys(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the heads of some layers compare: queries and keys (layers, n_heads, T, head_dim) of one prompt.
 
-    Queries are scaled so that the model's attention is `attention.softmax` at its default temperature.
+    Queries are scaled so that the model's attention is `attention.softmax` at its default temperature, under
+    the causal mask and, where a layer has one, its window.
     """
-    seen = {}
+    seen, layers = {}, list(layers)
 
     def keep(layer: int, q: torch.Tensor, k: torch.Tensor, *rest: torch.Tensor) -> tuple:
         group = model.n_heads // k.shape[1]  # heads that share a key

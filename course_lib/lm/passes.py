@@ -127,9 +127,13 @@ class Pass:
         for readout, heads in self.readouts[layer]:
             mask = mask | ~mask.any(-1, keepdim=True)  # padding may see anything: its results are not used
             other, _ = readout(queries * (scaling * shape[-1] ** 0.5), keys, values, mask)
+            if other.shape != queries.shape:
+                raise ValueError(
+                    f"readout: got outputs {tuple(other.shape)}, expected {tuple(queries.shape)}"
+                )
             chosen = torch.zeros(shape[1] * shape[2], dtype=torch.bool, device=mixed.device)
             chosen[heads] = True
-            mixed = torch.where(chosen.view(shape[1], shape[2], 1, 1), other.view(shape), mixed)
+            mixed = torch.where(chosen.view(shape[1], shape[2], 1, 1), other.to(mixed).view(shape), mixed)
         return mixed
 
 
