@@ -14,6 +14,8 @@ import torch
 
 from course_lib.hull import broadcasts, project
 
+_LARGE = 2**20  # numbers: sets of keys that would take more in copies are projected onto one by one
+
 Readout = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -123,12 +125,22 @@ def hull(
         ValueError: shapes do not fit, or a query may use no key.
     """
     _check(queries, keys, values, mask)
-    if keys.ndim > 2:  # a set of keys for each query, without a copy as yet
-        *lead, m, d = torch.broadcast_shapes(queries.shape[:-1], (*keys.shape[:-2], 1)) + keys.shape[-1:]
-        queries = queries.expand(*lead, m, d)
-        keys = keys[..., None, :, :].expand(*lead, m, *keys.shape[-2:])
-    alpha = project(scale * queries, keys, mask=mask, max_support=max_support).coordinates
-    return _read(alpha, values)
+    queries = scale * queries
+    if keys.ndim == 2:
+        return _read(project(queries, keys, mask=mask, max_support=max_support).coordinates, values)
+    lead = torch.broadcast_shapes(
+        queries.shape[:-2], keys.shape[:-2], () if mask is None else mask.shape[:-2]
+    )
+    (m, d), n = queries.shape[-2:], keys.shape[-2]
+    queries, keys = queries.expand(*lead, m, d), keys.expand(*lead, n, d)
+    mask = mask if mask is None else mask.expand(*lead, m, n)
+    if m * n * d <= _LARGE:  # all sets at once; each query gets a copy of its keys
+        each = keys[..., None, :, :].expand(*lead, m, n, d)
+        return _read(project(queries, each, mask=mask, max_support=max_support).coordinates, values)
+    masks = [None] * lead.numel() if mask is None else mask.flatten(0, -3)
+    sets = zip(queries.flatten(0, -3), keys.flatten(0, -3), masks, strict=True)
+    alpha = [project(q, k, mask=may, max_support=max_support).coordinates for q, k, may in sets]
+    return _read(torch.stack(alpha).view(*lead, m, n), values)
 
 
 def onto_simplex(z: torch.Tensor) -> torch.Tensor:

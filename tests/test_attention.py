@@ -117,6 +117,14 @@ def test_hull_is_the_projection():
     torch.testing.assert_close(outputs, p.point)
 
 
+@pytest.mark.parametrize("mask", [MASK, None])
+def test_large_sets_of_keys_one_by_one(mask, monkeypatch):
+    together = hull(Q[:, :1], K, V, mask)
+    monkeypatch.setattr(attention, "_LARGE", 0)
+    for one, other in zip(hull(Q[:, :1], K, V, mask), together, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @given(st.integers(1, 12), st.floats(0.01, 100), st.integers(0, 10**6))
 def test_nearest_point_of_the_simplex_is_a_projection_onto_the_hull_of_the_corners(n, scale, seed):
     z = scale * randn(4, n, seed=seed)
