@@ -48,6 +48,9 @@ segment = Exercise(
         "forgets to divide by the squared length of the segment": lambda q, v: (
             v[0] + _both((q - v[0]) @ (v[1] - v[0])) * (v[1] - v[0])
         ),
+        "returns the nearer of the two values: points between them may be nearer": lambda q, v: v[
+            (v - q).norm(dim=-1).argmin()
+        ],
         "divides by the length of the segment, not by its square": lambda q, v: (
             v[0] + _both((q - v[0]) @ (v[1] - v[0]) / (v[1] - v[0]).norm()) * (v[1] - v[0])
         ),
@@ -82,8 +85,19 @@ certificate = Exercise(
         ),
         "the solution itself": lambda _: (torch.tensor([0.25, 0.75]), torch.tensor([2.5, 1.0]), ENDS),
         "six values": _weights(6, 3),
+        "nine values in the plane": _weights(9, 2),
+        "six values far from the origin": _weights(6, 3, centre=5.0),
     },
     mistakes={
+        "takes the largest absolute product: where it is negative there is nothing to gain": lambda a, q, v: (
+            ((a @ v - v) @ (a @ v - q)).abs().max()
+        ),
+        "takes the product at the value with the largest ⟨q, vᵢ⟩: take the largest product": lambda a, q, v: (
+            (a @ v - v) @ (a @ v - q)
+        )[(v @ q).argmax()],
+        "adds up the products: one good direction is enough": lambda a, q, v: (
+            (a @ v - v) @ (a @ v - q)
+        ).sum(),
         "takes the smallest of the products: the largest bounds the gain": lambda a, q, v: (
             (a @ v - v) @ (a @ v - q)
         ).min(),
@@ -147,11 +161,25 @@ def _frank_wolfe(
         i = direction(alpha, q, v).argmax()
         along = v[i] - alpha @ v
         length = along @ along
-        t = (q - alpha @ v) @ along / torch.where(length > 0, length, 1)
+        t = (q - alpha @ v) @ along / length.clamp_min(1e-12)
         t = clip(t) if line_search else torch.ones(())
         return alpha + t * (torch.nn.functional.one_hot(i, len(v)).to(alpha) - alpha)
 
     return step
+
+
+def _divided_by_length(alpha: torch.Tensor, q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    i = pj.slopes(alpha, q, v).argmin()
+    along = v[i] - alpha @ v
+    t = _both((q - alpha @ v) @ along / along.norm().clamp_min(1e-12))
+    return alpha + t * (torch.eye(len(v))[i] - alpha)
+
+
+def _unguarded(alpha: torch.Tensor, q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    i = pj.slopes(alpha, q, v).argmin()
+    along = v[i] - alpha @ v
+    t = _both((q - alpha @ v) @ along / (along @ along))
+    return alpha + t * (torch.eye(len(v))[i] - alpha)
 
 
 frank_wolfe = Exercise(
@@ -160,7 +188,7 @@ frank_wolfe = Exercise(
     inputs={
         "all weight on one of two values": lambda _: (
             torch.tensor([1.0, 0.0]),
-            torch.tensor([2.5, 1.0]),
+            torch.tensor([1.3, 1.0]),
             ENDS,
         ),
         "a query beyond the second value": lambda _: (
@@ -169,9 +197,23 @@ frank_wolfe = Exercise(
             ENDS,
         ),
         "six values": _weights(6, 3),
+        "nine values in the plane": _weights(9, 2),
         "six values far from the origin": _weights(6, 3, centre=5.0),
+        "weights that are the solution already": lambda _: (
+            torch.tensor([0.0, 1.0]),
+            torch.tensor([9.0, 1.0]),
+            ENDS,
+        ),
     },
     mistakes={
+        "moves all the way to the value with the largest inner product: follow the slope, and stop in time": (
+            _frank_wolfe(lambda a, q, v: v @ q, line_search=False)
+        ),
+        "moves to the value with the steepest slope of either sign: the distance must fall": _frank_wolfe(
+            lambda a, q, v: pj.slopes(a, q, v).abs()
+        ),
+        "divides by the length of the segment, not by its square": _divided_by_length,
+        "divides by zero where the value is reached already: keep the divisor above zero": _unguarded,
         "moves to the value with the largest inner product with q: what is still missing is q − x": (
             _frank_wolfe(lambda a, q, v: v @ q)
         ),

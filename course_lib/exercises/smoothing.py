@@ -217,6 +217,11 @@ def _left_out(keys: torch.Tensor, values: torch.Tensor, c: float) -> torch.Tenso
     return (-c / 2 * _squares(keys, keys)).masked_fill(_own(keys), -torch.inf).softmax(-1) @ values
 
 
+def _masked_late(keys: torch.Tensor, values: torch.Tensor, c: float) -> torch.Tensor:
+    alpha = (-c / 2 * _squares(keys, keys)).softmax(-1).masked_fill(_own(keys), 0)
+    return alpha / alpha.sum(-1, keepdim=True) @ values
+
+
 def _rows(n: int, d: int, width: int, c: float) -> Callable[..., tuple[torch.Tensor, torch.Tensor, float]]:
     return lambda generator: _points(1, n, d, width, c)(generator)[1:]
 
@@ -237,6 +242,7 @@ leave = Exercise(
         ),
         "c = 0": _rows(6, 2, 2, 0.0),
         "two demonstrations": _rows(2, 3, 1, 1.0),
+        "a c of 1e8": _rows(6, 2, 1, 1e8),
     },
     mistakes={
         "lets each demonstration see itself, at distance 0: only a score of −∞ leaves it out": (
@@ -247,6 +253,7 @@ leave = Exercise(
                 (-c / 2 * _squares(keys, keys)).softmax(-1).masked_fill(_own(keys), 0) @ values
             )
         ),
+        "masks after softmax, when the own weight has taken everything: mask the scores": _masked_late,
         "leaves all others out: the mask is the wrong way round": lambda keys, values, c: (
             (-c / 2 * _squares(keys, keys)).masked_fill(~_own(keys), -torch.inf).softmax(-1) @ values
         ),
