@@ -77,26 +77,28 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    accept_licence: bool = False,
 ) -> LanguageModel:
     """Load a language model for inference; no global state is changed.
 
     Args:
-        name: "smollm2-135m" (its weights come in a Python package), or whatever
+        name: "smollm2-135m" or "gemma3-270m" (their weights come in Python packages), or whatever
             `AutoModelForCausalLM.from_pretrained` takes: a local folder or a hub id, with safetensors.
         device: where the weights go; CUDA if there is one, else the CPU.
         dtype: floating-point type of the weights.
+        accept_licence: that you accept the terms of the packaged weights; "gemma3-270m" needs it.
 
     Raises:
         FileNotFoundError: packaged weights are neither installed nor cached and cannot be downloaded.
-        ValueError: `device` or `dtype` cannot be used, or transformers cannot load a whole causal language
-            model under that name.
+        ValueError: `device` or `dtype` cannot be used, the terms of packaged weights are not accepted, or
+            transformers cannot load a whole causal language model under that name.
     """
     name = os.fspath(name)
     device = _usable(device)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype={dtype!r}: expected a floating-point torch.dtype")
     if name in weights.PACKAGES:
-        return _from_pretrained(name, str(weights.prepare(name)), device, dtype)
+        return _from_pretrained(name, str(weights.prepare(name, accept_licence)), device, dtype)
     try:
         return _from_pretrained(name, name, device, dtype)
     except Exception as error:

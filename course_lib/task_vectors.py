@@ -1,0 +1,318 @@
+"""Chapter 08: demonstrations become one vector, which can be read from one pass and written into another.
+
+Hendel et al. (2023), "In-Context Learning Creates Task Vectors", read in-context learning as T([S, x]) =
+f(x; θ) with θ = A(S): the first layers turn the demonstrations S into a task vector θ, the others apply it to
+the query x. θ is the residual stream at the last token of a prompt that asks a dummy query x′.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal, NamedTuple
+
+import torch
+from torch.nn.functional import normalize
+
+from course_lib import lm
+from course_lib.data.tasks import Task
+from course_lib.demonstrations import Format, Pair
+
+ARROW = Format()  # "{x}→{y}", one pair a line
+PROMPTS_AT_A_TIME = 64  # their logits over the vocabulary, for every layer, are in memory together
+Scoring = Literal["first", "full"]  # an answer is right by its first token, or by all of them
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Demonstrations S, a dummy query x′ to read the task vector at, and queries to answer."""
+
+    demonstrations: Sequence[Pair]
+    dummy: str
+    queries: Sequence[Pair]
+
+
+def draw(task: Task, shots: int = 5, n_trials: int = 10, n_queries: int = 5, seed: int = 0) -> list[Trial]:
+    """Trials whose demonstrations, dummy and queries are all different pairs of a task.
+
+    Args:
+        task: the pairs to draw from.
+        shots: number of demonstrations.
+        n_trials: number of trials, drawn independently of each other.
+        n_queries: number of queries of a trial.
+        seed: another seed draws others.
+
+    Raises:
+        ValueError: the task has too few pairs, or a number is not positive.
+    """
+    needed = shots + 1 + n_queries
+    if min(shots, n_trials, n_queries) < 1:
+        raise ValueError(f"shots={shots}, n_trials={n_trials}, n_queries={n_queries}: expected at least 1")
+    if needed > len(task.pairs):
+        raise ValueError(
+            f"task {task.name!r} has {len(task.pairs)} pairs here: {shots} demonstrations, a dummy and "
+            f"{n_queries} queries need {needed}"
+        )
+    generator = random.Random(seed)
+    drawn = [generator.sample(task.pairs, needed) for _ in range(n_trials)]
+    return [Trial(pairs[:shots], pairs[shots][0], pairs[shots + 1 :]) for pairs in drawn]
+
+
+def task_vectors(model: lm.LanguageModel, trials: Sequence[Trial], format: Format = ARROW) -> torch.Tensor:
+    """A(S): the residual stream behind each layer at the last token of the dummy's prompt.
+
+    Args:
+        model: a language model of L layers and width d.
+        trials: N trials.
+        format: how prompts are written.
+
+    Returns:
+        (N, L, d): θ for every layer where it may be read.
+    """
+    prompts = [format.tokens(model, trial.demonstrations, trial.dummy)[0] for trial in trials]
+    return lm.forward(model, prompts, lm.Read(residual=range(model.n_layers))).residual[:, :, 0]
+
+
+def task_vector(
+    model: lm.LanguageModel, demonstrations: Sequence[Pair], dummy: str, format: Format = ARROW
+) -> torch.Tensor:
+    """The task vector of some demonstrations, read at a dummy query, after each layer: (L, d).
+
+    Raises:
+        ValueError: the dummy is one of the demonstrated queries, whose answer the model could copy.
+    """
+    if dummy in [x for x, _ in demonstrations]:
+        raise ValueError(f"dummy={dummy!r} is among the demonstrations: expected another query")
+    return task_vectors(model, [Trial(demonstrations, dummy, [])], format)[0]
+
+
+def right(
+    model: lm.LanguageModel,
+    trials: Sequence[Trial],
+    *,
+    demonstrations: bool,
+    vectors: torch.Tensor | None = None,
+    layer: int | None = None,
+    scoring: Scoring = "first",
+    format: Format = ARROW,
+) -> torch.Tensor:
+    """Which queries the model answers right, with or without demonstrations, with or without a patch.
+
+    Args:
+        model: a language model of width d.
+        trials: N trials of Q queries each.
+        demonstrations: whether they are in the prompt.
+        vectors: (N, d), one for each trial, to replace the residual stream at the prompt's last token.
+        layer: the layer, counted from 0, after which it is replaced.
+        scoring: "first": the most likely token is the answer's first. "full": so is every further token,
+            the answer's own tokens being in front of it, hence greedy decoding writes the whole answer.
+        format: how prompts are written.
+
+    Returns:
+        (N, Q): 1.0 where the answer is right, else 0.0.
+
+    Raises:
+        ValueError: only one of `vectors` and `layer` is given, or `scoring` is neither "first" nor "full".
+    """
+    if (vectors is None) != (layer is None):
+        raise ValueError("vectors and layer: expected both or neither")
+    prompts, answers = _asked(model, trials, demonstrations, scoring, format)
+    steps = [(i, j) for i, answer in enumerate(answers) for j in range(len(answer))]
+    hits = torch.ones(len(prompts), dtype=torch.bool)
+    n_queries = len(prompts) // len(trials)
+    for start in range(0, len(steps), PROMPTS_AT_A_TIME):
+        part = steps[start : start + PROMPTS_AT_A_TIME]
+        write: Sequence[lm.Write] = ()
+        if vectors is not None:
+            values = vectors[[i // n_queries for i, _ in part]]  # (steps, d)
+            write = [lm.Write(layer, values, position=[len(prompts[i]) - 1 for i, _ in part])]
+        contexts = [prompts[i] + answers[i][:j] for i, j in part]
+        best = lm.forward(model, contexts, write=write).logits.argmax(-1).tolist()
+        for (i, j), token in zip(part, best, strict=True):
+            hits[i] &= token == answers[i][j]
+    return hits.float().view(len(trials), -1)
+
+
+def sweep(
+    model: lm.LanguageModel, trials: Sequence[Trial], vectors: torch.Tensor, format: Format = ARROW
+) -> torch.Tensor:
+    """Which queries are answered right, by the first token, when θ is written after each layer in turn.
+
+    Args:
+        model: a language model of L layers and width d.
+        trials: N trials of Q queries each, whose demonstrations are not in the prompt.
+        vectors: (N, L, d), for each trial what to write after each layer.
+        format: how prompts are written.
+
+    Returns:
+        (L, N, Q): 1.0 where the answer is right, else 0.0.
+    """
+    prompts, answers = _asked(model, trials, False, "first", format)
+    written = vectors.repeat_interleave(len(prompts) // len(trials), 0).transpose(0, 1)  # (L, N·Q, d)
+    best = [
+        lm.sweep_layers(model, part, written[:, start : start + len(part)]).argmax(-1).cpu()  # (L, part)
+        for start in range(0, len(prompts), PROMPTS_AT_A_TIME)
+        if (part := prompts[start : start + PROMPTS_AT_A_TIME])
+    ]
+    wanted = torch.tensor([answer[0] for answer in answers])
+    return (torch.cat(best, 1) == wanted).float().unflatten(1, (len(trials), -1))
+
+
+def _asked(
+    model: lm.LanguageModel, trials: Sequence[Trial], demonstrations: bool, scoring: Scoring, format: Format
+) -> tuple[list[list[int]], list[list[int]]]:
+    """N·Q prompts, and as many answers of which all tokens are asked."""
+    if scoring not in ("first", "full"):
+        raise ValueError(f'scoring={scoring!r}: expected "first" or "full"')
+    pairs = [
+        format.tokens(model, trial.demonstrations if demonstrations else [], x, y)
+        for trial in trials
+        for x, y in trial.queries
+    ]
+    return [prompt for prompt, _ in pairs], [a[:1] if scoring == "first" else a for _, a in pairs]
+
+
+class Accuracy(NamedTuple):
+    """A share of right answers with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def accuracy(hits: torch.Tensor) -> Accuracy:
+    """The share of right answers, with Wilson's interval.
+
+    Answers after the same demonstrations succeed and fail together, so that Q of them count for less than Q:
+    the number of answers is divided by how much more the trials' means vary than coin tosses would.
+
+    Args:
+        hits: (N, Q) answers of N ≥ 2 trials, 0 or 1.
+
+    Raises:
+        ValueError: the shape is another.
+    """
+    if hits.ndim != 2 or len(hits) < 2 or not hits.numel():
+        raise ValueError(f"hits: shape {tuple(hits.shape)}, expected (trials, queries) of at least 2 trials")
+    p, n = hits.double().mean().item(), hits.numel()
+    variance = hits.double().mean(1).var().item() / len(hits)  # of the mean over trials
+    if variance > 0:
+        n *= min(1.0, p * (1 - p) / n / variance)
+    z2 = 1.959964**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return Accuracy(p, centre - half if p else 0.0, centre + half if p < 1 else 1.0)  # free of rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One task in the three procedures, on test trials, and the accuracy by layer on development trials."""
+
+    task: str
+    category: str
+    layer: int  # after which θ is read and written, the best one in `by_layer`
+    by_layer: torch.Tensor  # (L,) by the first token
+    hits: dict[str, torch.Tensor]  # regular, hypothesis, baseline: (trials, queries)
+    majority: float  # share of test pairs with the most frequent answer
+    vectors: torch.Tensor  # (trials, L, d) θ of the test trials
+
+    @property
+    def regular(self) -> Accuracy:
+        """Demonstrations and query in one prompt."""
+        return accuracy(self.hits["regular"])
+
+    @property
+    def hypothesis(self) -> Accuracy:
+        """The query alone, with the task vector written in."""
+        return accuracy(self.hits["hypothesis"])
+
+    @property
+    def baseline(self) -> Accuracy:
+        """The query alone."""
+        return accuracy(self.hits["baseline"])
+
+
+def evaluate(
+    model: lm.LanguageModel,
+    task: Task,
+    *,
+    shots: int = 5,
+    n_trials: int = 10,
+    n_queries: int = 5,
+    scoring: Scoring = "first",
+    format: Format = ARROW,
+    seed: int = 0,
+) -> Evaluation:
+    """The protocol of Hendel et al. (2023), section 3, on pairs that are cut into halves.
+
+    The layer is the best one for the development half, where answers are scored by their first token; all
+    else is measured on the test half.
+
+    Args:
+        model: any language model.
+        task: at least 2 · (shots + 1 + n_queries) pairs, for instance `tasks.read("my.csv")`.
+        shots: number of demonstrations.
+        n_trials: trials of the test half; half as many are taken of the development half.
+        n_queries: number of queries of a trial.
+        scoring: whether the first token or the full answer has to be right on the test half.
+        format: how prompts are written.
+        seed: another seed cuts and draws otherwise.
+
+    Raises:
+        ValueError: the task has too few pairs, or an option is unknown.
+    """
+    dev, test = task.split(seed=seed)
+    tried = draw(dev, shots, max(n_trials // 2, 1), n_queries, seed)
+    trials = draw(test, shots, n_trials, n_queries, seed)
+    by_layer = sweep(model, tried, task_vectors(model, tried, format), format).mean((1, 2))
+    layer = by_layer.tolist().index(by_layer.max())
+    vectors = task_vectors(model, trials, format)
+    options = {"scoring": scoring, "format": format}
+    hits = {
+        "regular": right(model, trials, demonstrations=True, **options),
+        "hypothesis": right(
+            model, trials, demonstrations=False, vectors=vectors[:, layer], layer=layer, **options
+        ),
+        "baseline": right(model, trials, demonstrations=False, **options),
+    }
+    _, answers = _asked(model, [Trial([], "", test.pairs)], False, scoring, format)
+    majority = Counter(map(tuple, answers)).most_common(1)[0][1] / len(answers)
+    return Evaluation(task.name, task.category, layer, by_layer, hits, majority, vectors)
+
+
+def average(evaluations: Sequence[Evaluation], kind: str) -> Accuracy:
+    """Mean accuracy over tasks; the normal 95 % interval covers the draw of trials, not of tasks."""
+    means = [evaluation.hits[kind].double().mean(1) for evaluation in evaluations]  # (trials,) each
+    value = sum(m.mean().item() for m in means) / len(means)
+    half = 1.96 * sqrt(sum(m.var().item() / len(m) for m in means)) / len(means)
+    return Accuracy(value, value - half, value + half)
+
+
+def cosine_distances(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine distances within and between tasks.
+
+    Args:
+        vectors: (T, N, d): N task vectors of each of T tasks.
+
+    Returns:
+        (T · N(N−1)/2,) between vectors of one task, and (T(T−1)/2 · N²,) between vectors of two.
+    """
+    T, N, _ = vectors.shape
+    distance = 1 - normalize(vectors.flatten(0, 1), dim=-1) @ normalize(vectors.flatten(0, 1), dim=-1).T
+    owner = torch.arange(T, device=vectors.device).repeat_interleave(N)
+    rows, columns = torch.triu_indices(T * N, T * N, offset=1, device=vectors.device)
+    same = owner[rows] == owner[columns]
+    return distance[rows[same], columns[same]], distance[rows[~same], columns[~same]]
+
+
+def vocabulary(model: lm.LanguageModel, vectors: torch.Tensor) -> torch.Tensor:
+    """What the residual stream says if it is read out at once: (N, d) → log-probabilities (N, vocab).
+
+    A vector written after the last layer passes through the final norm and the unembedding only
+    (nostalgebraist, 2020, the logit lens).
+    """
+    prompts = [model.document_start or [0]] * len(vectors)
+    return lm.forward(model, prompts, write=lm.Write(model.n_layers - 1, vectors)).logits.log_softmax(-1)

@@ -1,0 +1,255 @@
+"""Chapter 08's functions: reading and writing task vectors, the protocol, intervals, distances."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics.pairwise import cosine_distances
+from torch.testing import assert_close
+
+from course_lib import task_vectors as tv
+from course_lib.data import tasks
+from course_lib.data.tasks import Task
+
+PAIRS = tuple((f"x{i}", f"{chr(97 + i % 7)}{i}") for i in range(30))
+TASK = Task("numbers", "custom", PAIRS)
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 8), st.integers(0, 99))
+@settings(deadline=None, max_examples=25)
+def test_demonstrations_dummy_and_queries_are_all_different(shots, n_trials, n_queries, seed):
+    trials = tv.draw(TASK, shots, n_trials, n_queries, seed)
+    assert len(trials) == n_trials
+    for trial in trials:
+        xs = [x for x, _ in [*trial.demonstrations, *trial.queries]] + [trial.dummy]
+        assert len(set(xs)) == len(xs) == shots + n_queries + 1
+        assert set(trial.demonstrations) | set(trial.queries) <= set(PAIRS)
+    assert trials == tv.draw(TASK, shots, n_trials, n_queries, seed)
+
+
+def test_trials_are_drawn_independently():
+    trials = tv.draw(TASK, 5, 40, 5)
+    assert len({tuple(trial.demonstrations) for trial in trials}) == 40
+    assert trials != tv.draw(TASK, 5, 40, 5, seed=1)
+
+
+def test_too_few_pairs_and_no_queries_are_refused():
+    with pytest.raises(ValueError, match=r"'numbers' has 30 pairs here: 20 demonstrations.* need 31"):
+        tv.draw(TASK, 20, 1, 10)
+    with pytest.raises(ValueError, match="n_queries=0: expected at least 1"):
+        tv.draw(TASK, 5, 1, 0)
+
+
+def hidden(model, prompt):
+    """(L + 1, T, d) from transformers; the last one is behind the final norm."""
+    with torch.no_grad():
+        out = model.model(input_ids=torch.tensor([prompt]), output_hidden_states=True, use_cache=False)
+    return torch.stack(out.hidden_states)[:, 0]
+
+
+def test_task_vectors_are_the_residual_stream_at_the_dummys_last_token(tiny):
+    trials = tv.draw(TASK, 3, 2, 1)
+    found = tv.task_vectors(tiny, trials)
+    assert found.shape == (2, tiny.n_layers, 32)
+    for vector, trial in zip(found, trials, strict=True):
+        text = "".join(f"{x}→{y}\n" for x, y in trial.demonstrations) + trial.dummy + "→"
+        expected = hidden(tiny, [*tiny.document_start, *tiny.encode(text)])[1:-1, -1]
+        assert_close(vector[:-1], expected, atol=1e-4, rtol=1e-4)
+        assert_close(tv.task_vector(tiny, trial.demonstrations, trial.dummy), vector, atol=1e-4, rtol=1e-4)
+
+
+def test_a_dummy_among_the_demonstrations_is_refused(llama):
+    with pytest.raises(ValueError, match="dummy='x1' is among the demonstrations"):
+        tv.task_vector(llama, PAIRS[:3], "x1")
+
+
+def patched_logits(model, prompt, position, layer, vector):
+    """Logits of transformers with a hook that replaces one token behind one layer."""
+
+    def replace(module, args, output):
+        stream = output[0] if isinstance(output, tuple) else output
+        stream[:, position] = vector
+        return output
+
+    blocks = next(
+        m
+        for m in model.model.base_model.modules()
+        if isinstance(m, torch.nn.ModuleList) and len(m) == model.n_layers
+    )
+    handle = blocks[layer].register_forward_hook(replace)
+    with torch.no_grad():
+        logits = model.model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0]
+    handle.remove()
+    return logits
+
+
+class Ids(tv.Format):
+    """Answers are given as token ids."""
+
+    def tokens(self, model, demonstrations, query, y=""):
+        prompt, _ = super().tokens(model, demonstrations, query)
+        return prompt, [int(token) for token in y.split()]
+
+
+@pytest.mark.parametrize(("scoring", "expected"), [("first", [1, 1, 0, 0]), ("full", [1, 0, 0, 0])])
+@pytest.mark.parametrize("demonstrations", [False, True])
+def test_patched_answers_equal_a_hook_of_transformers(tiny, scoring, expected, demonstrations, monkeypatch):
+    monkeypatch.setattr(tv, "PROMPTS_AT_A_TIME", 5)  # several parts
+    layer, vectors = 1, 2 * torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    trials = []
+    for trial, vector in zip(tv.draw(TASK, 2, 3, 1), vectors, strict=True):
+        x = trial.queries[0][0]
+        prompt, _ = Ids().tokens(tiny, trial.demonstrations if demonstrations else [], x)
+        a = int(patched_logits(tiny, prompt, len(prompt) - 1, layer, vector)[-1].argmax())
+        b = int(patched_logits(tiny, [*prompt, a], len(prompt) - 1, layer, vector)[-1].argmax())
+        answers = [f"{a} {b}", f"{a} {b ^ 1}", f"{a ^ 1} {b}", f"{a ^ 1}"]
+        trials.append(tv.Trial(trial.demonstrations, trial.dummy, [(x, answer) for answer in answers]))
+    options = {"demonstrations": demonstrations, "scoring": scoring, "format": Ids()}
+    found = tv.right(tiny, trials, vectors=vectors, layer=layer, **options)
+    assert_close(found, torch.tensor([expected] * 3).float())
+
+
+def test_an_answer_is_right_only_if_all_of_it_is(real):
+    trial = tv.Trial(
+        [("France", "Paris"), ("Italy", "Rome")], "Spain", [("Japan", "Tokyo"), ("Japan", "Tok yo")]
+    )
+    assert len(real.encode("Tok yo")) > 1
+    assert tv.right(real, [trial], demonstrations=True, scoring="full").tolist()[0][1] == 0
+
+
+def test_writing_what_is_there_changes_nothing(llama):
+    trials = tv.draw(TASK, 2, 2, 1)
+    prompts = [[*llama.document_start, *llama.encode(f"{trial.queries[0][0]}→")] for trial in trials]
+    there = torch.stack([hidden(llama, prompt)[2, -1] for prompt in prompts])
+    own = [tv.Trial(t.demonstrations, t.dummy, [(t.queries[0][0], y)]) for t in trials for y in "abc"]
+    plain = tv.right(llama, own, demonstrations=False)
+    assert_close(
+        tv.right(llama, own, demonstrations=False, vectors=there.repeat_interleave(3, 0), layer=1), plain
+    )
+
+
+def test_a_sweep_equals_a_patch_in_each_layer(tiny, monkeypatch):
+    monkeypatch.setattr(tv, "PROMPTS_AT_A_TIME", 5)
+    vectors = 2 * torch.randn(3, tiny.n_layers, 32, generator=torch.Generator().manual_seed(1))
+    letters = [(x, y) for x in ("q", "rs") for y in "abcdefghij"]  # single bytes: some are right
+    trials = [tv.Trial(PAIRS[:2], "d", letters)] * 3
+    swept = tv.sweep(tiny, trials, vectors)
+    assert swept.shape == (tiny.n_layers, 3, 20)
+    each = [
+        tv.right(tiny, trials, demonstrations=False, vectors=vectors[:, layer], layer=layer)
+        for layer in range(tiny.n_layers)
+    ]
+    assert_close(swept, torch.stack(each))
+
+
+def test_options_that_make_no_sense_are_refused(llama):
+    trials = tv.draw(TASK, 2, 1, 1)
+    with pytest.raises(ValueError, match="vectors and layer: expected both or neither"):
+        tv.right(llama, trials, demonstrations=False, layer=1)
+    with pytest.raises(ValueError, match='scoring=\'last\': expected "first" or "full"'):
+        tv.right(llama, trials, demonstrations=False, scoring="last")
+
+
+@given(st.integers(2, 9), st.integers(1, 9), st.data())
+@settings(deadline=None, max_examples=50)
+def test_the_interval_is_wilsons_where_trials_vary_no_more_than_coins(n, q, data):
+    right = data.draw(st.integers(0, q))  # in every trial
+    found = tv.accuracy((right > torch.arange(q)).float().expand(n, q))
+    wilson = binomtest(n * right, n * q).proportion_ci(method="wilson")
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert_close(list(found), [right / q, wilson.low, wilson.high])
+
+
+def test_queries_that_fail_together_count_as_one():
+    together = torch.tensor([[1.0] * 10, [0.0] * 10] * 20)  # 40 trials, all or nothing
+    wilson = binomtest(20, 39).proportion_ci(method="wilson")
+    found = tv.accuracy(together)
+    assert abs((found.high - found.low) - (wilson.high - wilson.low)) < 0.005
+    mixed = tv.accuracy(torch.tensor([[1.0, 0.0] * 5] * 40))
+    assert mixed.high - mixed.low < (found.high - found.low) / 2.5
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5,), (3, 0), (2, 3, 4)])
+def test_an_interval_needs_trials_and_queries(shape):
+    with pytest.raises(ValueError, match="of at least 2 trials"):
+        tv.accuracy(torch.ones(shape))
+
+
+def test_a_new_task_is_evaluated_in_one_call(llama, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in PAIRS))
+    task = tasks.read(path)
+    found = tv.evaluate(llama, task, shots=3, n_trials=4, n_queries=2)
+    assert (found.task, found.category) == ("mine", "custom")
+    assert found.by_layer.shape == (llama.n_layers,)
+    assert found.by_layer[found.layer] == found.by_layer.max()
+    assert found.vectors.shape == (4, llama.n_layers, 32)
+    assert {kind: hits.shape for kind, hits in found.hits.items()} == dict.fromkeys(
+        ("regular", "hypothesis", "baseline"), (4, 2)
+    )
+    for kind in found.hits:
+        assert getattr(found, kind).value == found.hits[kind].mean()
+
+
+def test_evaluation_measures_each_procedure_on_the_test_half(llama):
+    task = Task("bytes", "custom", tuple((f"{i:02}", "abcdefgh"[i % 8]) for i in range(40)))
+    dev, test = task.split()
+    trials, tried = tv.draw(test, 3, 6, 2), tv.draw(dev, 3, 3, 2)
+    found = tv.evaluate(llama, task, shots=3, n_trials=6, n_queries=2)
+    by_layer = tv.sweep(llama, tried, tv.task_vectors(llama, tried)).mean((1, 2))
+    assert_close(found.by_layer, by_layer)
+    theta = tv.task_vectors(llama, trials)
+    assert_close(found.vectors, theta)
+    assert_close(found.hits["regular"], tv.right(llama, trials, demonstrations=True))
+    assert_close(found.hits["baseline"], tv.right(llama, trials, demonstrations=False))
+    layer = found.layer
+    patched = tv.right(llama, trials, demonstrations=False, vectors=theta[:, layer], layer=layer)
+    assert_close(found.hits["hypothesis"], patched)
+
+
+@pytest.mark.parametrize(("scoring", "share"), [("first", 1.0), ("full", 0.3)])
+def test_the_majority_is_counted_as_answers_are_scored(llama, scoring, share):
+    pairs = tuple((f"x{i}", "na" if i % 10 < 3 else f"n{chr(98 + i % 23)}") for i in range(46))
+    task = Task("n", "custom", pairs)
+    _, test = task.split()
+    expected = 1.0 if scoring == "first" else sum(y == "na" for _, y in test.pairs) / len(test.pairs)
+    found = tv.evaluate(llama, task, shots=2, n_trials=2, n_queries=1, scoring=scoring)
+    assert found.majority == expected
+    assert abs(expected - share) < 0.2
+
+
+def evaluation(hits):
+    return tv.Evaluation("t", "c", 0, torch.zeros(1), {"regular": hits}, 0.0, torch.zeros(0))
+
+
+def test_the_average_over_tasks_has_the_variance_of_its_trials():
+    a, b = torch.tensor([[1.0, 1], [0, 1], [1, 1]]), torch.tensor([[0.0], [0.0], [1.0]])
+    found = tv.average([evaluation(a), evaluation(b)], "regular")
+    half = 1.96 * math.sqrt((1 / 12) / 3 + (1 / 3) / 3) / 2
+    mean = (5 / 6 + 1 / 3) / 2
+    assert_close(list(found), [mean, mean - half, mean + half])
+
+
+def test_distances_within_and_between_tasks():
+    vectors = torch.randn(3, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    within, between = tv.cosine_distances(vectors)
+    every = torch.from_numpy(cosine_distances(vectors.flatten(0, 1).numpy()))
+    assert within.shape == (18,)
+    assert between.shape == (48,)
+    blocks = [every[4 * i : 4 * i + 4, 4 * i : 4 * i + 4] for i in range(3)]
+    assert_close(within.sum(), sum(block.sum() for block in blocks) / 2)
+    assert_close(within.sum() + between.sum(), every.sum() / 2)
+
+
+def test_vocabulary_is_the_final_norm_and_the_unembedding(tiny):
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    names = ("norm", "ln_f", "final_layer_norm")
+    norm = next(
+        getattr(tiny.model.base_model, name) for name in names if hasattr(tiny.model.base_model, name)
+    )
+    with torch.no_grad():
+        expected = tiny.model.get_output_embeddings()(norm(vectors)).log_softmax(-1)
+    assert_close(tv.vocabulary(tiny, vectors), expected, atol=1e-4, rtol=1e-4)
