@@ -92,48 +92,57 @@ def task_vector(
 def right(
     model: lm.LanguageModel,
     trials: Sequence[Trial],
-    *,
-    demonstrations: bool,
-    vectors: torch.Tensor | None = None,
+    patches: Sequence[torch.Tensor | None] = (None,),
     layer: int | None = None,
+    *,
+    demonstrations: bool = False,
     scoring: Scoring = "first",
     format: Format = ARROW,
 ) -> torch.Tensor:
-    """Which queries the model answers right, with or without demonstrations, with or without a patch.
+    """Which queries the model answers right, with or without demonstrations, once for each patch.
 
     Args:
         model: a language model of width d.
         trials: N trials of Q queries each.
-        demonstrations: whether they are in the prompt.
-        vectors: (N, d), one for each trial, to replace the residual stream at the prompt's last token.
+        patches: P times (N, d), one vector for each trial, to replace the residual stream at the prompt's
+            last token; None replaces nothing.
         layer: the layer, counted from 0, after which it is replaced.
+        demonstrations: whether they are in the prompt.
         scoring: "first": the most likely token is the answer's first. "full": so is every further token,
             the answer's own tokens being in front of it, hence greedy decoding writes the whole answer.
         format: how prompts are written.
 
     Returns:
-        (N, Q): 1.0 where the answer is right, else 0.0.
+        (P, N, Q): 1.0 where the answer is right, else 0.0.
 
     Raises:
-        ValueError: only one of `vectors` and `layer` is given, or `scoring` is neither "first" nor "full".
+        ValueError: a patch without a layer, or `scoring` is neither "first" nor "full".
     """
-    if (vectors is None) != (layer is None):
-        raise ValueError("vectors and layer: expected both or neither")
-    prompts, answers = _asked(model, trials, demonstrations, scoring, format)
-    steps = [(i, j) for i, answer in enumerate(answers) for j in range(len(answer))]
-    hits = torch.ones(len(prompts), dtype=torch.bool)
-    n_queries = len(prompts) // len(trials)
-    for start in range(0, len(steps), PROMPTS_AT_A_TIME):
-        part = steps[start : start + PROMPTS_AT_A_TIME]
-        write: Sequence[lm.Write] = ()
-        if vectors is not None:
-            values = vectors[[i // n_queries for i, _ in part]]  # (steps, d)
-            write = [lm.Write(layer, values, position=[len(prompts[i]) - 1 for i, _ in part])]
-        contexts = [prompts[i] + answers[i][:j] for i, j in part]
-        best = lm.forward(model, contexts, write=write).logits.argmax(-1).tolist()
-        for (i, j), token in zip(part, best, strict=True):
-            hits[i] &= token == answers[i][j]
-    return hits.float().view(len(trials), -1)
+    if layer is None and any(patch is not None for patch in patches):
+        raise ValueError("layer=None: expected the layer after which to write the patches")
+    steps = _steps(model, trials, demonstrations, scoring, format)
+    owners, arrows = [step.trial for step in steps], [step.arrow for step in steps]
+    writes = [
+        lm.Write(layer, patch[owners], arrows, prompts=range(i * len(steps), (i + 1) * len(steps)))
+        for i, patch in enumerate(patches)
+        if patch is not None
+    ]
+    logits = lm.forward(model, [step.context for step in steps] * len(patches), write=writes).logits
+    return torch.stack([_hits(steps, part) for part in logits.split(len(steps))])
+
+
+def demonstrated(
+    model: lm.LanguageModel, trials: Sequence[Trial], scoring: Scoring = "first", format: Format = ARROW
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The task vectors (N, L, d) and the right answers (N, Q) after the demonstrations, in one pass.
+
+    The same as `task_vectors` and `right`, which read the demonstrations once each.
+    """
+    steps = _steps(model, trials, True, scoring, format)
+    dummies = [format.tokens(model, trial.demonstrations, trial.dummy)[0] for trial in trials]
+    contexts = [*dummies, *(step.context for step in steps)]
+    out = lm.forward(model, contexts, lm.Read(residual=range(model.n_layers)))
+    return out.residual[: len(trials), :, 0], _hits(steps, out.logits[len(trials) :])
 
 
 def sweep(
@@ -150,29 +159,51 @@ def sweep(
     Returns:
         (L, N, Q): 1.0 where the answer is right, else 0.0.
     """
-    prompts, answers = _asked(model, trials, False, "first", format)
-    written = vectors.repeat_interleave(len(prompts) // len(trials), 0).transpose(0, 1)  # (L, N·Q, d)
-    best = [
-        lm.sweep_layers(model, part, written[:, start : start + len(part)]).argmax(-1).cpu()  # (L, part)
-        for start in range(0, len(prompts), PROMPTS_AT_A_TIME)
-        if (part := prompts[start : start + PROMPTS_AT_A_TIME])
-    ]
-    wanted = torch.tensor([answer[0] for answer in answers])
+    steps = _steps(model, trials, False, "first", format)
+    prompts, owners = [step.context for step in steps], [step.trial for step in steps]
+    best = []
+    for i in range(0, len(prompts), PROMPTS_AT_A_TIME):
+        part = slice(i, i + PROMPTS_AT_A_TIME)
+        written = vectors[owners[part]].transpose(0, 1)  # (L, part, d)
+        best.append(lm.sweep_layers(model, prompts[part], written).argmax(-1).cpu())  # (L, part)
+    wanted = torch.tensor([step.token for step in steps])
     return (torch.cat(best, 1) == wanted).float().unflatten(1, (len(trials), -1))
 
 
-def _asked(
+class Step(NamedTuple):
+    """One token to be written: `token`, after `context`, by query number `query` of all."""
+
+    trial: int
+    query: int
+    arrow: int  # position of the last token in front of the answer
+    context: list[int]
+    token: int
+
+
+def _steps(
     model: lm.LanguageModel, trials: Sequence[Trial], demonstrations: bool, scoring: Scoring, format: Format
-) -> tuple[list[list[int]], list[list[int]]]:
-    """N·Q prompts, and as many answers of which all tokens are asked."""
+) -> list[Step]:
+    """All tokens that have to be right, query by query."""
     if scoring not in ("first", "full"):
         raise ValueError(f'scoring={scoring!r}: expected "first" or "full"')
-    pairs = [
-        format.tokens(model, trial.demonstrations if demonstrations else [], x, y)
-        for trial in trials
-        for x, y in trial.queries
-    ]
-    return [prompt for prompt, _ in pairs], [a[:1] if scoring == "first" else a for _, a in pairs]
+    if len({len(trial.queries) for trial in trials}) != 1:
+        raise ValueError("trials: expected some, all with the same number of queries")
+    steps, query = [], 0
+    for i, trial in enumerate(trials):
+        for x, y in trial.queries:
+            prompt, answer = format.tokens(model, trial.demonstrations if demonstrations else [], x, y)
+            for j, token in enumerate(answer[:1] if scoring == "first" else answer):
+                steps.append(Step(i, query, len(prompt) - 1, prompt + answer[:j], token))
+            query += 1
+    return steps
+
+
+def _hits(steps: Sequence[Step], logits: torch.Tensor) -> torch.Tensor:
+    """(N, Q) whether all tokens of an answer are the most likely ones, from logits (steps, vocab)."""
+    hits = torch.ones(steps[-1].trial + 1, (steps[-1].query + 1) // (steps[-1].trial + 1))
+    for step, best in zip(steps, logits.argmax(-1).tolist(), strict=True):
+        hits.view(-1)[step.query] *= best == step.token
+    return hits
 
 
 class Accuracy(NamedTuple):
@@ -253,10 +284,10 @@ def evaluate(
 
     Args:
         model: any language model.
-        task: at least 2 · (shots + 1 + n_queries) pairs, for instance `tasks.read("my.csv")`.
+        task: at least 2 · (shots + 2) pairs, for instance `tasks.read("my.csv")`.
         shots: number of demonstrations.
         n_trials: trials of the test half; half as many are taken of the development half.
-        n_queries: number of queries of a trial.
+        n_queries: number of queries of a trial, fewer where a half has not so many pairs.
         scoring: whether the first token or the full answer has to be right on the test half.
         format: how prompts are written.
         seed: another seed cuts and draws otherwise.
@@ -265,21 +296,20 @@ def evaluate(
         ValueError: the task has too few pairs, or an option is unknown.
     """
     dev, test = task.split(seed=seed)
+    n_queries = max(min(n_queries, len(dev.pairs) - shots - 1, len(test.pairs) - shots - 1), 1)
     tried = draw(dev, shots, max(n_trials // 2, 1), n_queries, seed)
     trials = draw(test, shots, n_trials, n_queries, seed)
     by_layer = sweep(model, tried, task_vectors(model, tried, format), format).mean((1, 2))
     layer = by_layer.tolist().index(by_layer.max())
-    vectors = task_vectors(model, trials, format)
-    options = {"scoring": scoring, "format": format}
-    hits = {
-        "regular": right(model, trials, demonstrations=True, **options),
-        "hypothesis": right(
-            model, trials, demonstrations=False, vectors=vectors[:, layer], layer=layer, **options
-        ),
-        "baseline": right(model, trials, demonstrations=False, **options),
-    }
-    _, answers = _asked(model, [Trial([], "", test.pairs)], False, scoring, format)
-    majority = Counter(map(tuple, answers)).most_common(1)[0][1] / len(answers)
+    vectors, regular = demonstrated(model, trials, scoring, format)
+    hypothesis, baseline = right(
+        model, trials, [vectors[:, layer], None], layer, scoring=scoring, format=format
+    )
+    hits = {"regular": regular, "hypothesis": hypothesis, "baseline": baseline}
+    answers = [
+        tuple(format.tokens(model, [], x, y)[1][: 1 if scoring == "first" else None]) for x, y in test.pairs
+    ]
+    majority = Counter(answers).most_common(1)[0][1] / len(answers)
     return Evaluation(task.name, task.category, layer, by_layer, hits, majority, vectors)
 
 

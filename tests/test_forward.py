@@ -206,6 +206,25 @@ def test_a_write_does_not_leak_into_prompts_that_share_the_token(llama):
         assert_close(out.logits[1], plain(llama, prompts[1]).logits[0, -1], **EXACT)
 
 
+@pytest.mark.parametrize("kind", ["number", "vector", "one per prompt"])
+@pytest.mark.parametrize("position", [None, -1, "each"])
+def test_a_write_in_some_prompts_leaves_the_others_as_they_are(llama, kind, position):
+    prompts = [[1, 2, 3], [1, 2, 3], [1, 2, 3, 4], [1, 5, 3], [1, 2, 3]]
+    chosen = [4, 1, 3]
+    value = {"number": 0.5, "vector": torch.randn(32), "one per prompt": torch.randn(3, 32)}[kind]
+    position = [2, 0, 1] if position == "each" else position
+    write = lm.Write(1, value, position=position, prompts=chosen)
+    plain_logits = lm.forward(llama, prompts).logits
+    alone = lm.forward(
+        llama, [prompts[i] for i in chosen], write=lm.Write(1, value, position=position)
+    ).logits
+    for tokens in (9, 2048):
+        found = lm.forward(llama, prompts, write=write, max_tokens=tokens).logits
+        assert_close(found[chosen], alone, **EXACT)
+        assert_close(found[[0, 2]], plain_logits[[0, 2]], **EXACT)
+        assert (found[1] - plain_logits[1]).abs().max() > 0.01
+
+
 def test_softmax_in_place_of_softmax_changes_nothing(tiny):
     attends = [lm.Attend(layer, attention.softmax) for layer in range(tiny.n_layers)]
     assert_close(lm.forward(tiny, PROMPTS, attend=attends).logits, last_logits(tiny, PROMPTS), **EXACT)
@@ -306,6 +325,9 @@ def test_bfloat16(llama):
         ({"write": lm.Write(0, 0.0, head=4)}, "head 4: expected 0 … 3"),
         ({"write": lm.Write(0, 0.0, position=-3)}, r"position -3 is outside prompts\[0\]"),
         ({"write": lm.Write(0, 0.0, position=[0, 0, 0])}, "position"),
+        ({"write": lm.Write(0, 0.0, prompts=[0, 2])}, r"prompts=\[0, 2\]: expected different numbers 0 … 1"),
+        ({"write": lm.Write(0, 0.0, prompts=[1, 1])}, r"prompts=\[1, 1\]: expected different numbers"),
+        ({"write": lm.Write(0, 0.0, prompts=[])}, r"prompts=\[\]: expected different numbers"),
         ({"write": lm.Write(0, torch.zeros(7))}, r"value: shape \(7,\), expected \(32,\) or \(2, 32\)"),
         ({"attend": lm.Attend(4, attention.uniform)}, "layer 4: expected 0 … 3"),
         ({"attend": lm.Attend(0, attention.uniform, heads=[1, 4])}, "head 4: expected 0 … 3"),

@@ -108,8 +108,10 @@ def test_patched_answers_equal_a_hook_of_transformers(tiny, scoring, expected, d
         answers = [f"{a} {b}", f"{a} {b ^ 1}", f"{a ^ 1} {b}", f"{a ^ 1}"]
         trials.append(tv.Trial(trial.demonstrations, trial.dummy, [(x, answer) for answer in answers]))
     options = {"demonstrations": demonstrations, "scoring": scoring, "format": Ids()}
-    found = tv.right(tiny, trials, vectors=vectors, layer=layer, **options)
-    assert_close(found, torch.tensor([expected] * 3).float())
+    found = tv.right(tiny, trials, [None, vectors, vectors.flip(0)], layer, **options)
+    assert found.shape == (3, 3, 4)
+    assert_close(found[1], torch.tensor([expected] * 3).float())
+    assert_close(found[:1], tv.right(tiny, trials, **options))
 
 
 def test_an_answer_is_right_only_if_all_of_it_is(real):
@@ -117,7 +119,7 @@ def test_an_answer_is_right_only_if_all_of_it_is(real):
         [("France", "Paris"), ("Italy", "Rome")], "Spain", [("Japan", "Tokyo"), ("Japan", "Tok yo")]
     )
     assert len(real.encode("Tok yo")) > 1
-    assert tv.right(real, [trial], demonstrations=True, scoring="full").tolist()[0][1] == 0
+    assert tv.right(real, [trial], demonstrations=True, scoring="full")[0, 0, 1] == 0
 
 
 def test_writing_what_is_there_changes_nothing(llama):
@@ -125,10 +127,8 @@ def test_writing_what_is_there_changes_nothing(llama):
     prompts = [[*llama.document_start, *llama.encode(f"{trial.queries[0][0]}→")] for trial in trials]
     there = torch.stack([hidden(llama, prompt)[2, -1] for prompt in prompts])
     own = [tv.Trial(t.demonstrations, t.dummy, [(t.queries[0][0], y)]) for t in trials for y in "abc"]
-    plain = tv.right(llama, own, demonstrations=False)
-    assert_close(
-        tv.right(llama, own, demonstrations=False, vectors=there.repeat_interleave(3, 0), layer=1), plain
-    )
+    plain, patched = tv.right(llama, own, [None, there.repeat_interleave(3, 0)], layer=1)
+    assert_close(patched, plain)
 
 
 def test_a_sweep_equals_a_patch_in_each_layer(tiny, monkeypatch):
@@ -138,19 +138,19 @@ def test_a_sweep_equals_a_patch_in_each_layer(tiny, monkeypatch):
     trials = [tv.Trial(PAIRS[:2], "d", letters)] * 3
     swept = tv.sweep(tiny, trials, vectors)
     assert swept.shape == (tiny.n_layers, 3, 20)
-    each = [
-        tv.right(tiny, trials, demonstrations=False, vectors=vectors[:, layer], layer=layer)
-        for layer in range(tiny.n_layers)
-    ]
+    each = [tv.right(tiny, trials, [vectors[:, layer]], layer)[0] for layer in range(tiny.n_layers)]
     assert_close(swept, torch.stack(each))
 
 
 def test_options_that_make_no_sense_are_refused(llama):
     trials = tv.draw(TASK, 2, 1, 1)
-    with pytest.raises(ValueError, match="vectors and layer: expected both or neither"):
-        tv.right(llama, trials, demonstrations=False, layer=1)
+    with pytest.raises(ValueError, match="layer=None: expected the layer after which"):
+        tv.right(llama, trials, [torch.zeros(1, 32)])
     with pytest.raises(ValueError, match='scoring=\'last\': expected "first" or "full"'):
-        tv.right(llama, trials, demonstrations=False, scoring="last")
+        tv.right(llama, trials, scoring="last")
+    unequal = [*trials, tv.Trial(PAIRS[:2], "d", PAIRS[3:5])]
+    with pytest.raises(ValueError, match="all with the same number of queries"):
+        tv.right(llama, unequal)
 
 
 @given(st.integers(2, 9), st.integers(1, 9), st.data())
@@ -203,11 +203,18 @@ def test_evaluation_measures_each_procedure_on_the_test_half(llama):
     assert_close(found.by_layer, by_layer)
     theta = tv.task_vectors(llama, trials)
     assert_close(found.vectors, theta)
-    assert_close(found.hits["regular"], tv.right(llama, trials, demonstrations=True))
-    assert_close(found.hits["baseline"], tv.right(llama, trials, demonstrations=False))
-    layer = found.layer
-    patched = tv.right(llama, trials, demonstrations=False, vectors=theta[:, layer], layer=layer)
-    assert_close(found.hits["hypothesis"], patched)
+    assert_close(found.hits["regular"], tv.right(llama, trials, demonstrations=True)[0])
+    assert_close(found.hits["baseline"], tv.right(llama, trials)[0])
+    patched = tv.right(llama, trials, [theta[:, found.layer]], found.layer)
+    assert_close(found.hits["hypothesis"], patched[0])
+
+
+def test_few_pairs_make_fewer_queries(llama):
+    small = Task("small", "custom", PAIRS[:15])
+    found = tv.evaluate(llama, small, shots=4, n_trials=2, n_queries=9)
+    assert found.hits["regular"].shape == (2, 2)
+    with pytest.raises(ValueError, match="'small' has 8 pairs here"):
+        tv.evaluate(llama, small, shots=7)
 
 
 @pytest.mark.parametrize(("scoring", "share"), [("first", 1.0), ("full", 0.3)])

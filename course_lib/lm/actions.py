@@ -41,6 +41,7 @@ class Write:
         position: in every prompt, or one position for each; None writes at all positions.
         head: the head whose output is written, before the output projection; None: the residual stream.
         add: add the value instead of replacing what is there.
+        prompts: the N prompts in which it is written, by number; None: in all.
     """
 
     layer: int
@@ -48,6 +49,7 @@ class Write:
     position: int | Sequence[int] | None = -1
     head: int | None = None
     add: bool = False
+    prompts: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,23 +137,26 @@ def checked_positions(prompts: list[list[int]], positions: Sequence) -> np.ndarr
 
 
 def checked_write(model: LanguageModel, prompts: list[list[int]], write: Write) -> Write:
-    """The write with positions counted from the start and its value on the model's device."""
+    """The write with prompts listed, positions counted from the start, its value on the model's device."""
     check_layers(model, [write.layer])
     if write.head is not None:
         check_head(model, write.head)
+    chosen = list(range(len(prompts)) if write.prompts is None else write.prompts)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(prompts))):
+        raise ValueError(f"prompts={chosen}: expected different numbers 0 … {len(prompts) - 1}")
     position, value = write.position, write.value
     if position is not None:
         each = [position] if isinstance(position, int) else [[t] for t in position]
-        position = checked_positions(prompts, each)[:, 0]
+        position = checked_positions([prompts[i] for i in chosen], each)[:, 0]
     if isinstance(value, torch.Tensor) and value.ndim:
         config = model.model.config
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         width = config.hidden_size if write.head is None else head_dim
-        if value.shape not in {(width,), (len(prompts), width)}:
+        if value.shape not in {(width,), (len(chosen), width)}:
             shape = tuple(value.shape)
-            raise ValueError(f"value: shape {shape}, expected ({width},) or ({len(prompts)}, {width})")
+            raise ValueError(f"value: shape {shape}, expected ({width},) or ({len(chosen)}, {width})")
         value = value.to(model.device, model.model.dtype)
-    return replace(write, position=position, value=value)
+    return replace(write, prompts=chosen, position=position, value=value)
 
 
 def checked_attend(model: LanguageModel, attend: Attend) -> Attend:

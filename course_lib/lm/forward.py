@@ -168,14 +168,14 @@ def _growing_blocks(
 def _plan_write(run: Pass, write: Write, batch: list[int], packing: Packing) -> None:
     """Add a write's action to a pass over the prompts `batch`."""
     value, position = write.value, write.position
-    paths = (
-        packing.paths
-        if position is None
-        else [path[[position[i]]] for path, i in zip(packing.paths, batch, strict=True)]
-    )
+    number = {prompt: k for k, prompt in enumerate(write.prompts)}
+    written = [(number[i], path) for i, path in zip(batch, packing.paths, strict=True) if i in number]
+    if not written:
+        return
+    paths = [path if position is None else path[[position[k]]] for k, path in written]
     rows = np.concatenate(paths)
     if _per_prompt(write):
-        value = value[np.repeat(batch, [len(path) for path in paths])]  # (rows, d)
+        value = value[np.repeat([k for k, _ in written], [len(path) for path in paths])]  # (rows, d)
     else:
         rows = np.unique(rows)  # the same value: a shared row is written once
     rows = torch.from_numpy(rows).to(run.model.device)
@@ -231,11 +231,12 @@ def _symbols(prompts: list[list[int]], writes: list[Write]) -> list[list[int]]:
     symbols = [list(prompt) for prompt in prompts]
     numbers: dict[tuple, int] = {}
     for w, write in enumerate(writes):
-        if write.position is None and not _per_prompt(write):
+        if write.position is None and not _per_prompt(write) and len(write.prompts) == len(prompts):
             continue  # the same everywhere
-        for i, prompt in enumerate(symbols):
-            for t in range(len(prompt)) if write.position is None else [write.position[i]]:
-                mark = (prompt[t], w, i if _per_prompt(write) else None)
+        for k, i in enumerate(write.prompts):
+            prompt = symbols[i]
+            for t in range(len(prompt)) if write.position is None else [write.position[k]]:
+                mark = (prompt[t], w, k if _per_prompt(write) else None)
                 prompt[t] = -1 - numbers.setdefault(mark, len(numbers))
     return symbols
 
