@@ -5,6 +5,7 @@
 # make lab        open JupyterLab                  make clean      remove what was built (not the environment)
 # make colab      run every notebook as on Colab   make oldest     the unit tests with the oldest dependencies
 # make chapter SLUG=13-my-topic                       begin a chapter from a template that passes all tests
+# make reproduce MODEL=gpt2                           the table of chapter 08 for a model, into results/
 # make repository URL=https://github.com/OWNER/NAME   write the address of the repository where it is named
 
 PYTHON ?= python3
@@ -15,12 +16,14 @@ PORT ?= 8000
 URL ?=
 SLUG ?=
 MODULE ?=
+MODEL ?= smollm2-135m
+LICENCE ?=
 UNIT := tests --ignore=tests/site --ignore=tests/colab
 # no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
 export HF_HUB_DISABLE_PROGRESS_BARS = 1
 
-.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest chapter repository setup clean
+.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest chapter reproduce repository setup clean
 
 setup: .venv/ready
 
@@ -100,6 +103,10 @@ oldest: setup
 
 chapter: setup
 	$(PY) -m course_lib.book.chapter $(SLUG) $(if $(MODULE),--module $(MODULE))
+
+# LICENCE=accepted, if you accept the terms of the weights
+reproduce: setup
+	$(PY) -m course_lib.reproduce $(MODEL) $(if $(filter accepted,$(LICENCE)),--accept-licence)
 
 repository: setup
 	$(PY) -m course_lib.book.repository "$(URL)"

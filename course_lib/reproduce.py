@@ -1,7 +1,8 @@
 """The table of chapter 08 for any causal language model.
 
 `python -m course_lib.reproduce MODEL [--accept-licence] [--out results]` evaluates the eighteen tasks with
-task vectors, scored by the first token and by the full answer, and writes a results file.
+task vectors, three of them both ways, too, scored by the first token and by the full answer, and writes a
+results file.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from course_lib.lm.weights import PACKAGES
 
 SETTINGS = {"shots": 5, "n_trials": 20, "n_queries": 5, "seed": 0}
 KINDS = ("regular", "hypothesis", "baseline")
+BOTH_WAYS = ("to_upper", "plural_singular", "present_gerund")
 
 
 def row(model: lm.LanguageModel, task: tasks.Task, scoring: tv.Scoring, **settings: int) -> dict[str, Any]:
@@ -38,13 +41,19 @@ def row(model: lm.LanguageModel, task: tasks.Task, scoring: tv.Scoring, **settin
     }
 
 
+def wanted(names: Iterable[str]) -> list[tasks.Task]:
+    """The tasks of these names, and those of `BOTH_WAYS` among them reversed and both ways."""
+    chosen = [tasks.load(name) for name in names]
+    two_way = [task for task in chosen if task.name in BOTH_WAYS]
+    for task in two_way:
+        chosen += [replace(turned, category="both ways") for turned in (task.reversed(), task.both_ways())]
+    return chosen
+
+
 def table(model: lm.LanguageModel, names: Iterable[str], **settings: int) -> list[dict[str, Any]]:
     """The rows of all tasks, first by the first token, then by the full answer."""
-    wanted = [(scoring, name) for scoring in ("first", "full") for name in names]
-    return [
-        row(model, tasks.load(name), scoring, **settings)
-        for scoring, name in tqdm(wanted, desc="tasks", leave=False)
-    ]
+    each = [(scoring, task) for scoring in ("first", "full") for task in wanted(names)]
+    return [row(model, task, scoring, **settings) for scoring, task in tqdm(each, desc="tasks", leave=False)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = given.out / f"task_vectors-{Path(given.model).name}.json"
     results.save(path, rows, model=given.model, command=shlex.join(command), settings=settings)
     for scoring in ("first", "full"):
-        chosen = [r for r in rows if r["scoring"] == scoring]
+        chosen = [r for r in rows if r["scoring"] == scoring and r["category"] != "both ways"]
         means = {kind: sum(r[kind][0] for r in chosen) / len(chosen) for kind in KINDS}
         print(scoring, "  ".join(f"{kind} {mean:.3f}" for kind, mean in means.items()))
     print(f"wrote {path}")

@@ -230,7 +230,7 @@ def test_a_folder_without_a_whole_model_is_refused(offline, folder, harm, reason
 
 
 def test_a_packaged_model_keeps_its_own_errors(monkeypatch):
-    def missing(name):
+    def missing(name, accept_licence):
         raise FileNotFoundError("not installed")
 
     monkeypatch.setattr(weights, "prepare", missing)

@@ -307,3 +307,15 @@ def test_read_returns_what_a_csv_writer_wrote(tmp_path_factory, pairs):
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("x", "y"), *pairs.items()])
     assert tasks.read(path).pairs == tuple(pairs.items())
+
+
+def test_a_task_reversed_and_both_ways():
+    task = tasks.Task("t", "c", (("a", "A"), ("b", "B"), ("c", "B")))
+    assert task.reversed().pairs == (("A", "a"), ("B", "c"))
+    assert task.both_ways().pairs == (("a", "A"), ("b", "B"), ("c", "B"), ("A", "a"), ("B", "c"))
+    assert task.reversed().name == "t ←"
+    assert task.both_ways().category == "c"
+    antonyms = tasks.Task("t", "c", (("hot", "cold"), ("cold", "hot")))
+    assert antonyms.both_ways().pairs == antonyms.pairs
+    with pytest.raises(ValueError, match="'b' is both an answer and a query"):
+        tasks.Task("t", "c", (("a", "b"), ("b", "c"))).both_ways()

