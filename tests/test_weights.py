@@ -350,13 +350,13 @@ def pieces(cache, tmp_path, monkeypatch, tiny_gguf) -> list[bytes]:
         digest = hashlib.sha256(half).hexdigest()
         parts.append(weights.Part(f"{module.replace('_', '-')}==1.0", module, "data/tiny.part", digest))
     digest = hashlib.sha256(content).hexdigest()
-    package = weights.Package("tiny.gguf", digest, "the Terms", True, tuple(parts), "https://example.org")
+    package = weights.Package("tiny.gguf", digest, "Terms of Tiny", True, tuple(parts), "https://example.org")
     monkeypatch.setitem(weights.PACKAGES, "tiny", package)
     return halves
 
 
 def test_terms_must_be_accepted(pieces, cache):
-    with pytest.raises(ValueError, match=r"under the the Terms only.*example\.org.*accept_licence=True"):
+    with pytest.raises(ValueError, match=r"under the Terms of Tiny only.*example\.org.*accept_licence=True"):
         weights.prepare("tiny")
     with pytest.raises(ValueError, match="accept_licence=True"):
         lm.load("tiny")
