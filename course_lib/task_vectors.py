@@ -22,7 +22,7 @@ from course_lib.data.tasks import Task
 from course_lib.demonstrations import Format, Pair
 
 ARROW = Format()  # "{x}→{y}", one pair a line
-PROMPTS_AT_A_TIME = 64  # their logits over the vocabulary, for every layer, are in memory together
+PROMPTS_AT_A_TIME = 64  # whose logits for all layers are in memory together
 Scoring = Literal["first", "full"]  # an answer is right by its first token, or by all of them
 
 
@@ -67,7 +67,6 @@ def task_vectors(model: lm.LanguageModel, trials: Sequence[Trial], format: Forma
     Args:
         model: a language model of L layers and width d.
         trials: N trials.
-        format: how prompts are written.
 
     Returns:
         (N, L, d): θ for every layer where it may be read.
@@ -171,10 +170,10 @@ def sweep(
 
 
 class Step(NamedTuple):
-    """One token to be written: `token`, after `context`, by query number `query` of all."""
+    """A token that has to be written after a context."""
 
     trial: int
-    query: int
+    query: int  # of all queries
     arrow: int  # position of the last token in front of the answer
     context: list[int]
     token: int
@@ -218,7 +217,8 @@ def accuracy(hits: torch.Tensor) -> Accuracy:
     """The share of right answers, with Wilson's interval.
 
     Answers after the same demonstrations succeed and fail together, so that Q of them count for less than Q:
-    the number of answers is divided by how much more the trials' means vary than coin tosses would.
+    the number of answers is divided by how much more the trials' means vary than coin tosses would. The
+    interval covers the draw of trials from the given pairs; it says nothing of other pairs.
 
     Args:
         hits: (N, Q) answers of N ≥ 2 trials, 0 or 1.
@@ -302,23 +302,24 @@ def evaluate(
     by_layer = sweep(model, tried, task_vectors(model, tried, format), format).mean((1, 2))
     layer = by_layer.tolist().index(by_layer.max())
     vectors, regular = demonstrated(model, trials, scoring, format)
-    hypothesis, baseline = right(
-        model, trials, [vectors[:, layer], None], layer, scoring=scoring, format=format
-    )
+    patches = [vectors[:, layer], None]
+    hypothesis, baseline = right(model, trials, patches, layer, scoring=scoring, format=format)
     hits = {"regular": regular, "hypothesis": hypothesis, "baseline": baseline}
-    answers = [
-        tuple(format.tokens(model, [], x, y)[1][: 1 if scoring == "first" else None]) for x, y in test.pairs
-    ]
+    asked = slice(1 if scoring == "first" else None)
+    answers = [tuple(format.tokens(model, [], x, y)[1][asked]) for x, y in test.pairs]
     majority = Counter(answers).most_common(1)[0][1] / len(answers)
     return Evaluation(task.name, task.category, layer, by_layer, hits, majority, vectors)
 
 
 def average(evaluations: Sequence[Evaluation], kind: str) -> Accuracy:
-    """Mean accuracy over tasks; the normal 95 % interval covers the draw of trials, not of tasks."""
-    means = [evaluation.hits[kind].double().mean(1) for evaluation in evaluations]  # (trials,) each
-    value = sum(m.mean().item() for m in means) / len(means)
-    half = 1.96 * sqrt(sum(m.var().item() / len(m) for m in means)) / len(means)
-    return Accuracy(value, value - half, value + half)
+    """Mean accuracy over these tasks, with the interval that follows from theirs.
+
+    Distances to the ends add up as independent errors do; the draw of tasks is not covered.
+    """
+    each = torch.tensor([accuracy(evaluation.hits[kind]) for evaluation in evaluations], dtype=torch.float64)
+    value, low, high = each.T  # (tasks,)
+    mean, below, above = value.mean(), (value - low).norm() / len(each), (high - value).norm() / len(each)
+    return Accuracy(mean.item(), (mean - below).item(), (mean + above).item())
 
 
 def cosine_distances(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -331,10 +332,10 @@ def cosine_distances(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
         (T · N(N−1)/2,) between vectors of one task, and (T(T−1)/2 · N²,) between vectors of two.
     """
     T, N, _ = vectors.shape
-    distance = 1 - normalize(vectors.flatten(0, 1), dim=-1) @ normalize(vectors.flatten(0, 1), dim=-1).T
-    owner = torch.arange(T, device=vectors.device).repeat_interleave(N)
+    unit = normalize(vectors.flatten(0, 1), dim=-1)
+    distance = 1 - unit @ unit.T
     rows, columns = torch.triu_indices(T * N, T * N, offset=1, device=vectors.device)
-    same = owner[rows] == owner[columns]
+    same = rows // N == columns // N
     return distance[rows[same], columns[same]], distance[rows[~same], columns[~same]]
 
 

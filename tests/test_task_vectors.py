@@ -233,12 +233,16 @@ def evaluation(hits):
     return tv.Evaluation("t", "c", 0, torch.zeros(1), {"regular": hits}, 0.0, torch.zeros(0))
 
 
-def test_the_average_over_tasks_has_the_variance_of_its_trials():
+def test_the_average_adds_the_tasks_errors_as_independent():
     a, b = torch.tensor([[1.0, 1], [0, 1], [1, 1]]), torch.tensor([[0.0], [0.0], [1.0]])
+    x, y = tv.accuracy(a), tv.accuracy(b)
     found = tv.average([evaluation(a), evaluation(b)], "regular")
-    half = 1.96 * math.sqrt((1 / 12) / 3 + (1 / 3) / 3) / 2
     mean = (5 / 6 + 1 / 3) / 2
-    assert_close(list(found), [mean, mean - half, mean + half])
+    low, high = math.hypot(x.value - x.low, y.value - y.low), math.hypot(x.high - x.value, y.high - y.value)
+    assert_close(list(found), [mean, mean - low / 2, mean + high / 2])
+    nothing = tv.average([evaluation(torch.zeros(3, 4))] * 4, "regular")
+    assert nothing.value == nothing.low == 0
+    assert nothing.high > 0.05
 
 
 def test_distances_within_and_between_tasks():

@@ -310,12 +310,15 @@ def test_read_returns_what_a_csv_writer_wrote(tmp_path_factory, pairs):
 
 
 def test_a_task_reversed_and_both_ways():
-    task = tasks.Task("t", "c", (("a", "A"), ("b", "B"), ("c", "B")))
-    assert task.reversed().pairs == (("A", "a"), ("B", "c"))
-    assert task.both_ways().pairs == (("a", "A"), ("b", "B"), ("c", "B"), ("A", "a"), ("B", "c"))
-    assert task.reversed().name == "t ←"
-    assert task.both_ways().category == "c"
-    antonyms = tasks.Task("t", "c", (("hot", "cold"), ("cold", "hot")))
-    assert antonyms.both_ways().pairs == antonyms.pairs
-    with pytest.raises(ValueError, match="'b' is both an answer and a query"):
+    task = tasks.Task("t", "c", (("a", "A"), ("b", "B"), ("c", "B"), ("d", "D")))
+    assert task.reversed().pairs == (("A", "a"), ("B", "c"), ("D", "d"))
+    assert task.both_ways().pairs == (("A", "a"), ("b", "B"), ("B", "c"), ("d", "D"))
+    assert (task.reversed().name, task.both_ways().name, task.both_ways().category) == ("t ←", "t ↔", "c")
+    with pytest.raises(ValueError, match="'b' is a query twice"):
         tasks.Task("t", "c", (("a", "b"), ("b", "c"))).both_ways()
+
+
+@pytest.mark.parametrize("name", ["to_upper", "plural_singular", "present_gerund"])
+def test_both_ways_no_pair_is_in_both_halves_or_turned_round(name):
+    two_way = tasks.load(name).both_ways()
+    assert len({frozenset(pair) for pair in two_way.pairs}) == len(two_way.pairs)

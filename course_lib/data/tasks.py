@@ -45,18 +45,16 @@ class Task:
         return replace(self, name=f"{self.name} ←", pairs=tuple(pairs.values()))
 
     def both_ways(self) -> "Task":
-        """From query to answer and from answer to query, side by side: a bijection, if no text is both.
+        """Every other pair reversed, so that a prompt shows both directions but no pair in both of them.
 
         Raises:
-            ValueError: some answer is also a query with another answer.
+            ValueError: some text is a query in one direction and in the other.
         """
-        pairs = dict(self.pairs)
-        for y, x in self.reversed().pairs:
-            if pairs.setdefault(y, x) != x:
-                raise ValueError(
-                    f"task {self.name!r}: {y!r} is both an answer and a query; expected one of them"
-                )
-        return replace(self, name=f"{self.name} ↔", pairs=tuple(pairs.items()))
+        pairs = tuple(pair if i % 2 else pair[::-1] for i, pair in enumerate(self.pairs))
+        twice = [x for x, count in Counter(x for x, _ in pairs).items() if count > 1]
+        if twice:
+            raise ValueError(f"task {self.name!r}: {twice[0]!r} is a query twice; expected it once")
+        return replace(self, name=f"{self.name} ↔", pairs=pairs)
 
     def split(self, dev: float = 0.5, seed: int = 0) -> tuple["Task", "Task"]:
         """Shuffles the pairs and cuts them into a development and a test task with no query in common.

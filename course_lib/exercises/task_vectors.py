@@ -30,6 +30,12 @@ def _at(place: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Te
     return mistake
 
 
+def _crossed(stream: torch.Tensor, lengths: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    patched = stream.clone()
+    patched[:, lengths - 1] = theta
+    return patched
+
+
 def _streams(lengths: list[int], time: int, d: int) -> Callable[..., tuple[torch.Tensor, ...]]:
     return lambda generator: (
         torch.randn(len(lengths), time, d, generator=generator),
@@ -42,7 +48,7 @@ patch = Exercise(
     "8.1",
     reference=_patch,
     inputs={
-        "prompts of different lengths": _streams([3, 5, 2], 5, 4),
+        "prompts of different lengths": _streams([3, 5, 2], 6, 4),
         "prompts of one length": _streams([4, 4], 4, 3),
         "one prompt": _streams([2], 6, 5),
     },
@@ -62,6 +68,15 @@ patch = Exercise(
         ),
         "writes the first prompt's θ into all: each has its own": lambda stream, lengths, theta: _patch(
             stream, lengths, theta[:1].expand_as(theta)
+        ),
+        "writes one position too early: positions count from 0, so the last one is length − 1": _at(
+            lambda lengths: lengths - 2
+        ),
+        "writes into every prompt at every prompt's position: pair them with torch.arange": (
+            lambda stream, lengths, theta: _crossed(stream, lengths, theta)
+        ),
+        "writes from the last token on: behind it is padding": lambda stream, lengths, theta: torch.where(
+            (torch.arange(stream.shape[1]) >= lengths[:, None] - 1)[..., None], theta[:, None], stream
         ),
         "returns the stream as it was": lambda stream, lengths, theta: stream.clone(),
     },
@@ -90,6 +105,13 @@ def _with_itself(vectors: torch.Tensor) -> torch.Tensor:
 def _euclidean(vectors: torch.Tensor) -> torch.Tensor:
     _, same = _matrix(vectors)
     distance = torch.cdist(vectors.flatten(0, 1), vectors.flatten(0, 1))
+    return torch.stack([distance[same & ~torch.eye(len(same)).bool()].mean(), distance[~same].mean()])
+
+
+def _products(vectors: torch.Tensor) -> torch.Tensor:
+    _, same = _matrix(vectors)
+    flat = vectors.flatten(0, 1)
+    distance = 1 - flat @ flat.T
     return torch.stack([distance[same & ~torch.eye(len(same)).bool()].mean(), distance[~same].mean()])
 
 
@@ -126,6 +148,15 @@ within_between = Exercise(
         "gives similarities: the distance is one minus the cosine": lambda vectors: 1 - _distances(vectors),
         "takes all pairs as between: only those of two different tasks are": _all_pairs,
         "compares the tasks' mean vectors: take all pairs of single ones": _of_means,
+        "does not scale the vectors to length one: the cosine is the product of unit vectors": _products,
+        "mixes up whose vector is whose: repeat_interleave gives 0 0 1 1, repeat 0 1 0 1": lambda vectors: (
+            _distances(
+                vectors.flatten(0, 1).unflatten(0, (vectors.shape[1], vectors.shape[0])).transpose(0, 1)
+            )
+        ),
+        "sums the distances: give their means": lambda vectors: torch.stack(
+            [part.sum() for part in tv.cosine_distances(vectors)]
+        ),
         "returns between before within": lambda vectors: _distances(vectors).flip(0),
     },
 )
@@ -181,6 +212,13 @@ effective = Exercise(
             if hits.var() > 0
             else torch.tensor(float(hits.numel()))
         ),
+        "takes the variance over the queries: the trials are the rows": lambda hits: _effective(hits.T),
+        "is upside down: the more the trials vary, the fewer answers they are worth": lambda hits: (
+            hits.numel() ** 2 / _effective(hits)
+        ),
+        "gives the share that counts: multiply it by the number of answers": lambda hits: (
+            _effective(hits) / hits.numel()
+        ),
         "forgets that the mean of N trials varies N times less than one trial": lambda hits: (
             hits.numel() * (hits.mean() * (1 - hits.mean()) / hits.numel() / hits.mean(1).var()).clamp(max=1)
             if hits.mean(1).var() > 0
@@ -209,9 +247,9 @@ raised = Exercise(
     "8.4",
     reference=_raised,
     inputs={
-        "two tasks": _lens(2, 6, [[0, 1], [4]]),
-        "four tasks with answers in common": _lens(4, 20, [[0, 1, 2], [2, 3], [7], [11, 12, 13, 19]]),
         "three tasks": _lens(3, 9, [[8, 0], [1, 2, 3], [4]]),
+        "four tasks with answers in common": _lens(4, 20, [[0, 1, 2], [2, 3], [7], [11, 12, 13, 19]]),
+        "two tasks": _lens(2, 6, [[0, 1], [4]]),
     },
     mistakes={
         "does not take off the tasks' mean: some tokens are likely under all vectors": lambda lens, answers: (
@@ -219,6 +257,12 @@ raised = Exercise(
         ),
         "takes off the mean over the vocabulary: take that over the tasks": lambda lens, answers: _raised(
             lens, answers, axis=1
+        ),
+        "takes off the mean of the other tasks: take that of all, the own one too": lambda lens, answers: (
+            _raised(lens, answers) * len(lens) / (len(lens) - 1)
+        ),
+        "takes the largest of a task's answers: take their mean": lambda lens, answers: torch.stack(
+            [(lens - lens.mean(0))[:, tokens].amax(1) for tokens in answers], dim=1
         ),
         "is transposed: rows are vectors, columns are answers": lambda lens, answers: (
             _raised(lens, answers).T
