@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from scipy import stats
@@ -268,3 +269,36 @@ def mean_interval(values: torch.Tensor, confidence: float = 0.95) -> tuple[float
     mean, n = values.mean().item(), len(values)
     half = stats.t.ppf((1 + confidence) / 2, n - 1) * values.std().item() / sqrt(n)
     return mean, mean - half, mean + half
+
+
+class Accuracy(NamedTuple):
+    """A share of right answers with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def accuracy(hits: torch.Tensor) -> Accuracy:
+    """The share of right answers, with Wilson's interval.
+
+    Answers after the same demonstrations succeed and fail together, so that Q of them count for less than Q:
+    the number of answers is divided by how much more the trials' means vary than coin tosses would. The
+    interval covers the draw of trials from the given pairs; it says nothing of other pairs.
+
+    Args:
+        hits: (N, Q) answers of N ≥ 2 trials, 0 or 1.
+
+    Raises:
+        ValueError: the shape is another.
+    """
+    if hits.ndim != 2 or len(hits) < 2 or not hits.numel():
+        raise ValueError(f"hits: shape {tuple(hits.shape)}, expected (trials, queries) of at least 2 trials")
+    p, n = hits.double().mean().item(), hits.numel()
+    variance = hits.double().mean(1).var().item() / len(hits)  # of the mean over trials
+    if variance > 0:
+        n *= min(1.0, p * (1 - p) / n / variance)
+    z2 = 1.959964**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return Accuracy(p, centre - half if p else 0.0, centre + half if p < 1 else 1.0)  # free of rounding

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from course_lib import lm, results
 from course_lib import task_vectors as tv
 from course_lib.data import tasks
+from course_lib.demonstrations import accuracy
 from course_lib.lm.weights import PACKAGES
 
 SETTINGS = {"shots": 5, "n_trials": 20, "n_queries": 5, "seed": 0}
@@ -36,7 +37,7 @@ def row(model: lm.LanguageModel, task: tasks.Task, scoring: tv.Scoring, **settin
         "scoring": scoring,
         "layer": found.layer,
         "majority": round(found.majority, 4),
-        **{kind: [round(x, 4) for x in tv.accuracy(found.hits[kind])] for kind in KINDS},
+        **{kind: [round(x, 4) for x in accuracy(found.hits[kind])] for kind in KINDS},
         "by_layer": [round(x, 4) for x in found.by_layer.tolist()],
     }
 

@@ -11,7 +11,6 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from torch.nn.functional import normalize
 
 from course_lib import lm
 from course_lib.data.tasks import Task
-from course_lib.demonstrations import Format, Pair
+from course_lib.demonstrations import Accuracy, Format, Pair, accuracy
 
 ARROW = Format()  # "{x}→{y}", one pair a line
 PROMPTS_AT_A_TIME = 64  # whose logits for all layers are in memory together
@@ -62,11 +61,12 @@ def draw(task: Task, shots: int = 5, n_trials: int = 10, n_queries: int = 5, see
 
 
 def task_vectors(model: lm.LanguageModel, trials: Sequence[Trial], format: Format = ARROW) -> torch.Tensor:
-    """A(S): the residual stream behind each layer at the last token of the dummy's prompt.
+    """A(S): the residual stream after each layer at the last token of the dummy's prompt.
 
     Args:
         model: a language model of L layers and width d.
         trials: N trials.
+        format: how prompts are written.
 
     Returns:
         (N, L, d): θ for every layer where it may be read.
@@ -203,39 +203,6 @@ def _hits(steps: Sequence[Step], logits: torch.Tensor) -> torch.Tensor:
     for step, best in zip(steps, logits.argmax(-1).tolist(), strict=True):
         hits.view(-1)[step.query] *= best == step.token
     return hits
-
-
-class Accuracy(NamedTuple):
-    """A share of right answers with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def accuracy(hits: torch.Tensor) -> Accuracy:
-    """The share of right answers, with Wilson's interval.
-
-    Answers after the same demonstrations succeed and fail together, so that Q of them count for less than Q:
-    the number of answers is divided by how much more the trials' means vary than coin tosses would. The
-    interval covers the draw of trials from the given pairs; it says nothing of other pairs.
-
-    Args:
-        hits: (N, Q) answers of N ≥ 2 trials, 0 or 1.
-
-    Raises:
-        ValueError: the shape is another.
-    """
-    if hits.ndim != 2 or len(hits) < 2 or not hits.numel():
-        raise ValueError(f"hits: shape {tuple(hits.shape)}, expected (trials, queries) of at least 2 trials")
-    p, n = hits.double().mean().item(), hits.numel()
-    variance = hits.double().mean(1).var().item() / len(hits)  # of the mean over trials
-    if variance > 0:
-        n *= min(1.0, p * (1 - p) / n / variance)
-    z2 = 1.959964**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return Accuracy(p, centre - half if p else 0.0, centre + half if p < 1 else 1.0)  # free of rounding
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from torch.testing import assert_close
 
 from course_lib import demonstrations as icl
@@ -206,3 +207,28 @@ def test_the_interval_is_students():
     assert icl.mean_interval(torch.ones(5)) == (1, 1, 1)
     with pytest.raises(ValueError, match="at least two"):
         icl.mean_interval(torch.ones(1))
+
+
+@given(st.integers(2, 9), st.integers(1, 9), st.data())
+@settings(deadline=None, max_examples=50)
+def test_the_interval_is_wilsons_where_trials_vary_no_more_than_coins(n, q, data):
+    right = data.draw(st.integers(0, q))  # in every trial
+    found = icl.accuracy((right > torch.arange(q)).float().expand(n, q))
+    wilson = binomtest(n * right, n * q).proportion_ci(method="wilson")
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert_close(list(found), [right / q, wilson.low, wilson.high])
+
+
+def test_queries_that_fail_together_count_as_one():
+    together = torch.tensor([[1.0] * 10, [0.0] * 10] * 20)  # 40 trials, all or nothing
+    wilson = binomtest(20, 39).proportion_ci(method="wilson")
+    found = icl.accuracy(together)
+    assert abs((found.high - found.low) - (wilson.high - wilson.low)) < 0.005
+    mixed = icl.accuracy(torch.tensor([[1.0, 0.0] * 5] * 40))
+    assert mixed.high - mixed.low < (found.high - found.low) / 2.5
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5,), (3, 0), (2, 3, 4)])
+def test_an_interval_needs_trials_and_queries(shape):
+    with pytest.raises(ValueError, match="of at least 2 trials"):
+        icl.accuracy(torch.ones(shape))

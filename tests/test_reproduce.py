@@ -4,6 +4,7 @@ import families
 import pytest
 from torch.testing import assert_close
 
+from course_lib import demonstrations as icl
 from course_lib import lm, reproduce, results
 from course_lib import task_vectors as tv
 from course_lib.data import tasks
@@ -32,7 +33,7 @@ def test_the_command_writes_a_results_file(tmp_path, monkeypatch, capsys):
     row = found.rows[5]
     assert (row["layer"], row["majority"]) == (expected.layer, round(expected.majority, 4))
     for kind in reproduce.KINDS:
-        assert_close(row[kind], list(tv.accuracy(expected.hits[kind])), atol=1e-4, rtol=0)
+        assert_close(row[kind], list(icl.accuracy(expected.hits[kind])), atol=1e-4, rtol=0)
     assert_close(row["by_layer"], expected.by_layer.tolist(), atol=1e-4, rtol=0)
     assert "wrote" in capsys.readouterr().out
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 from sklearn.metrics.pairwise import cosine_distances
 from torch.testing import assert_close
 
+from course_lib import demonstrations as icl
 from course_lib import task_vectors as tv
 from course_lib.data import tasks
 from course_lib.data.tasks import Task
@@ -153,31 +153,6 @@ def test_options_that_make_no_sense_are_refused(llama):
         tv.right(llama, unequal)
 
 
-@given(st.integers(2, 9), st.integers(1, 9), st.data())
-@settings(deadline=None, max_examples=50)
-def test_the_interval_is_wilsons_where_trials_vary_no_more_than_coins(n, q, data):
-    right = data.draw(st.integers(0, q))  # in every trial
-    found = tv.accuracy((right > torch.arange(q)).float().expand(n, q))
-    wilson = binomtest(n * right, n * q).proportion_ci(method="wilson")
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    assert_close(list(found), [right / q, wilson.low, wilson.high])
-
-
-def test_queries_that_fail_together_count_as_one():
-    together = torch.tensor([[1.0] * 10, [0.0] * 10] * 20)  # 40 trials, all or nothing
-    wilson = binomtest(20, 39).proportion_ci(method="wilson")
-    found = tv.accuracy(together)
-    assert abs((found.high - found.low) - (wilson.high - wilson.low)) < 0.005
-    mixed = tv.accuracy(torch.tensor([[1.0, 0.0] * 5] * 40))
-    assert mixed.high - mixed.low < (found.high - found.low) / 2.5
-
-
-@pytest.mark.parametrize("shape", [(1, 5), (5,), (3, 0), (2, 3, 4)])
-def test_an_interval_needs_trials_and_queries(shape):
-    with pytest.raises(ValueError, match="of at least 2 trials"):
-        tv.accuracy(torch.ones(shape))
-
-
 def test_a_new_task_is_evaluated_in_one_call(llama, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in PAIRS))
@@ -235,7 +210,7 @@ def evaluation(hits):
 
 def test_the_average_adds_the_tasks_errors_as_independent():
     a, b = torch.tensor([[1.0, 1], [0, 1], [1, 1]]), torch.tensor([[0.0], [0.0], [1.0]])
-    x, y = tv.accuracy(a), tv.accuracy(b)
+    x, y = icl.accuracy(a), icl.accuracy(b)
     found = tv.average([evaluation(a), evaluation(b)], "regular")
     mean = (5 / 6 + 1 / 3) / 2
     low, high = math.hypot(x.value - x.low, y.value - y.low), math.hypot(x.high - x.value, y.high - y.value)
