@@ -117,8 +117,8 @@ def sweep_layers(
         expected = (n_layers, len(prompts), config.hidden_size)
         raise ValueError(f"vectors: shape {tuple(vectors.shape)}, expected (layers, prompts, d) = {expected}")
     vectors = vectors.to(device, model.model.dtype)
-    logits = torch.empty(n_layers, len(prompts), config.vocab_size, device=device, dtype=model.model.dtype)
     stems = [prompt[:-1] for prompt in prompts]
+    parts, places = [], []
     for batch in _progress(batches(stems, max_tokens, extra=n_layers)):
         packing = pack([stems[i] for i in batch])
         n, stem_rows = len(batch), len(packing.tokens)
@@ -130,8 +130,12 @@ def sweep_layers(
         for layer in range(n_layers):
             joining = vectors[layer, batch]
             run.residual[layer].append(lambda hidden, joining=joining: torch.cat([hidden, joining]))
-        logits[:, batch] = run.logits(tokens, depth, patched.ravel()).view(n_layers, n, -1)
-    return logits
+        in_order = np.argsort(batch)
+        keep = patched[:, in_order].ravel()
+        parts.append(run.logits(tokens, depth, keep).view(n_layers, n, -1))
+        places += [batch[i] for i in in_order]
+    # one part is in order: it is not copied, as it may be large
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)[:, np.argsort(places)]
 
 
 def _growing_blocks(
