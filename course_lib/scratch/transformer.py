@@ -1,6 +1,7 @@
 """A decoder small enough to read in one go and to train in a chapter; any readout can take softmax's place.
 
 As in GPT-2 (Radford et al. 2019): learned positions, layer norm in front of each part, GELU, tied embeddings.
+With `rotary` it knows distances in place of places (Su et al. 2021).
 """
 
 from __future__ import annotations
@@ -23,6 +24,23 @@ class Config:
     layers: int = 2
     heads: int = 2
     d: int = 64  # width of the residual stream; each head has d / heads of it
+    rotary: bool = False  # turn queries and keys by their position, in place of learned positions
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    """Turns pairs of coordinates by angles that grow with the position: q·k then depends on distances only.
+
+    Args:
+        x: (..., T, d), d even; coordinates i and i + d/2 turn by t · 1000^(−2i/d) at position t.
+
+    Returns:
+        (..., T, d), of the same lengths (Su et al. 2021, eq. 34).
+    """
+    time, half = x.shape[-2], x.shape[-1] // 2
+    speeds = 1000.0 ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
+    angles = torch.arange(time, device=x.device, dtype=x.dtype)[:, None] * speeds  # (T, d / 2)
+    a, b = x.split(half, -1)
+    return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
 
 
 class Attention(nn.Module):
@@ -30,7 +48,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: Config, readout: attention.Readout) -> None:
         super().__init__()
-        self.heads, self.readout = config.heads, readout
+        self.heads, self.readout, self.rotary = config.heads, readout, config.rotary
         self.queries_keys_values = nn.Linear(config.d, 3 * config.d)
         self.out = nn.Linear(config.d, config.d)
 
@@ -38,6 +56,8 @@ class Attention(nn.Module):
         """Lets positions (B, T, d) read from those that the mask (T, T) allows them to see."""
         # each (B, heads, T, d / heads)
         q, k, v = self.queries_keys_values(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            q, k = turned(q), turned(k)
         mixed, _ = self.readout(q, k, v, mask)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, d)
 
@@ -74,7 +94,7 @@ class Transformer(nn.Module):
             raise ValueError(f"d={config.d}: expected a multiple of heads={config.heads}")
         self.config = config
         self.tokens = nn.Embedding(config.vocab, config.d)
-        self.positions = nn.Embedding(config.length, config.d)
+        self.positions = None if config.rotary else nn.Embedding(config.length, config.d)
         self.blocks = nn.ModuleList(Block(config, readout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d)
         for name, parameter in self.named_parameters():
@@ -98,7 +118,9 @@ class Transformer(nn.Module):
         time = tokens.shape[-1]
         if time > self.config.length:
             raise ValueError(f"tokens: {time} positions, expected at most {self.config.length}")
-        x = self.tokens(tokens) + self.positions.weight[:time]
+        x = self.tokens(tokens)
+        if self.positions is not None:
+            x = x + self.positions.weight[:time]
         mask = torch.ones(time, time, dtype=torch.bool, device=tokens.device).tril()
         for block in self.blocks:
             x = block(x, mask)

@@ -1,0 +1,163 @@
+"""Trained small models as files: the weights, and in the header everything it takes to make them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from course_lib.scratch.transformer import Config, Transformer
+
+if TYPE_CHECKING:
+    from course_lib.scratch.training import Recipe
+
+FOLDER = files("course_lib.scratch")  # works from a checkout and from an installed wheel
+MADE_BY = ("torch", "safetensors", "accelerate", "course-lib")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a checkpoint says of itself."""
+
+    config: Config
+    recipe: Mapping[str, Any]  # steps, batch, lr, seed …, see `training.Recipe`
+    command: str  # what to type to train it again
+    losses: Sequence[float]  # of each step, in nats
+    evaluation: Mapping[str, float]  # measured when it was saved
+    versions: Mapping[str, str]
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Transformer,
+    *,
+    recipe: Recipe,
+    command: str,
+    losses: Sequence[float],
+    evaluation: Mapping[str, float],
+) -> None:
+    """Writes a checkpoint; the file appears whole or not at all.
+
+    Args:
+        path: the file, by custom NAME.safetensors; its folder is made.
+        model: its weights are stored in float32.
+        recipe: how it was trained.
+        command: what to type to train it again.
+        losses: of each step, stored to four decimals.
+        evaluation: numbers by name that `evaluate` of its plan gives again.
+    """
+    versions = {"python": platform.python_version()} | {name: version(name) for name in MADE_BY}
+    about = About(
+        model.config, asdict(recipe), command, [round(x, 4) for x in losses], dict(evaluation), versions
+    )
+    weights = {name: tensor.float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _write(Path(path), weights, asdict(about))
+
+
+def load(name: str | os.PathLike[str], device: str | torch.device | None = None) -> Transformer:
+    """The model of a shipped checkpoint of that name, or of a file that ends with ".safetensors".
+
+    Args:
+        name: as in `names()`, or a path.
+        device: where to put it; by default the GPU if there is one.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint; the message lists what there is.
+        ValueError: the file is damaged, or not a checkpoint of this course.
+    """
+    model = Transformer(about(name).config)
+    try:
+        model.load_state_dict(load_file(_find(name)))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"name={str(name)!r}: the weights do not fit the model: {error}") from error
+    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def about(name: str | os.PathLike[str]) -> About:
+    """How a checkpoint was made. Arguments and errors as `load`."""
+    said = _header(_find(name))
+    return About(**said | {"config": Config(**said["config"])})
+
+
+def names() -> list[str]:
+    """The shipped checkpoints."""
+    return sorted(file.name.removesuffix(".safetensors") for file in _shipped())
+
+
+# A run that may be interrupted
+
+
+def keep(
+    path: Path,
+    model: Transformer,
+    optimizers: Sequence[torch.optim.Optimizer],
+    recipe: Recipe,
+    losses: Sequence[float],
+) -> None:
+    """Writes all that `take_up` needs to go on as if nothing had happened."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for i, optimizer in enumerate(optimizers):
+        for place, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{i}.{place}.{name}": tensor for name, tensor in state.items()}
+    about = {"recipe": asdict(recipe), "losses": list(losses)}
+    _write(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, about)
+
+
+def take_up(
+    path: Path, model: Transformer, optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe
+) -> list[float]:
+    """Puts a kept state into the model and its optimizers; the losses so far, none if there is no file.
+
+    Raises:
+        ValueError: the file was kept by a run with another recipe, or is damaged.
+    """
+    if not path.is_file():
+        return []
+    said = _header(path)
+    if said["recipe"] != asdict(recipe):
+        raise ValueError(f"resume={str(path)!r}: kept by a run with another recipe, {said['recipe']}")
+    tensors = load_file(path)
+    model.load_state_dict({name: tensors.pop(f"model.{name}") for name in model.state_dict()})
+    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
+    for name, tensor in tensors.items():
+        i, place, key = name.split(".")
+        states[int(i)].setdefault(int(place), {})[key] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return said["losses"]
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["about"])
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or not written by this course: {error}") from error
+
+
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    save_file(dict(tensors), part, {"about": json.dumps(about, ensure_ascii=False)})
+    os.replace(part, path)
+
+
+def _shipped() -> Iterator[Any]:
+    return (file for file in FOLDER.iterdir() if file.name.endswith(".safetensors"))
+
+
+def _find(name: str | os.PathLike[str]) -> Path:
+    path = Path(name) if str(name).endswith(".safetensors") else Path(str(FOLDER)) / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"name={str(name)!r}: no such checkpoint; shipped are {', '.join(names())}")
+    return path

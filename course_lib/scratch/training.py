@@ -1,0 +1,132 @@
+"""One training loop for all that the book trains; `accelerate launch` spreads it over processes or GPUs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from course_lib.scratch import checkpoints
+from course_lib.scratch.transformer import Config, Transformer
+
+EVERY = 200  # steps between two states kept
+Draw = Callable[[int, torch.Generator], torch.Tensor]  # how many, seeded -> (B, T) token ids
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; a step's batch and learning rate depend on nothing else."""
+
+    steps: int
+    batch: int = 64  # sequences a step, over all processes
+    lr: float = 0.01  # the highest: it rises over `warmup` steps and falls as a half cosine to a twentieth
+    warmup: int = 50
+    weight_decay: float = 0.01
+    seed: int = 0  # of the first weights and of the data
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, the first of which is 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
+
+    def generator(self, step: int) -> torch.Generator:
+        """What the data of a step are drawn with: a run taken up again sees what it would have seen."""
+        return torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + step)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes a checkpoint; `python -m course_lib.train NAME` carries it out."""
+
+    config: Config
+    recipe: Recipe
+    draw: Draw
+    evaluate: Callable[[Transformer], dict[str, float]]  # numbers by name, the same whenever it is called
+
+
+def next_token(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy, in nats, of each token (B, T) but the first after those before it."""
+    return functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices of linear layers, AdamW for all else.
+
+    Muon makes the steps of a matrix orthogonal; scaled to the size of Adam's, they share a learning rate.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    matrices = {id(layer.weight): layer.weight for layer in layers}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in matrices]
+    decay = recipe.weight_decay
+    muon = torch.optim.Muon(matrices.values(), recipe.lr, decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(others, recipe.lr, betas=(0.9, 0.99), weight_decay=decay)]
+
+
+def train(
+    model: nn.Module,
+    draw: Draw,
+    recipe: Recipe,
+    *,
+    loss: Loss = next_token,
+    until: int | None = None,
+    resume: Path | None = None,
+    each: Callable[[int, nn.Module], None] | None = None,
+) -> list[float]:
+    """Trains a model in place; every process draws the whole batch and takes its share.
+
+    Args:
+        model: trained where it is, or on the GPUs of the processes.
+        draw: makes a batch of sequences; called once a step.
+        recipe: steps, batch size, learning rate, seed.
+        loss: the mean over a batch of what is to become small.
+        until: stop before this step of the recipe; by default after its last.
+        resume: a file that keeps the state every EVERY steps: a run that was interrupted goes on from there.
+        each: called with the number of steps done and the model, before the first step and after each.
+
+    Returns:
+        The loss of each step, averaged over the processes.
+
+    Raises:
+        ValueError: `until` is not a step of the recipe, or the batch does not divide among the processes.
+    """
+    until = recipe.steps if until is None else until
+    if not 0 <= until <= recipe.steps:
+        raise ValueError(f"until={until}: expected a step of the recipe, 0 to {recipe.steps}")
+    accelerator = Accelerator()
+    share, left = divmod(recipe.batch, accelerator.num_processes)
+    if left:
+        processes = accelerator.num_processes
+        raise ValueError(f"recipe.batch={recipe.batch}: expected a multiple of the {processes} processes")
+    mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    bare = optimizers(model, recipe)
+    losses = checkpoints.take_up(resume, model, bare, recipe) if resume else []
+    prepared, *optims = accelerator.prepare(model.train(), *bare)
+    if each and not losses:
+        each(0, model)
+    for step in tqdm(range(len(losses), until), "steps", leave=False, initial=len(losses), total=until):
+        tokens = draw(recipe.batch, recipe.generator(step))[mine].to(accelerator.device)
+        value = loss(prepared, tokens)
+        accelerator.backward(value)
+        accelerator.clip_grad_norm_(prepared.parameters(), 1.0)
+        for optimizer in optims:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr_at(step)
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(accelerator.reduce(value.detach(), "mean").item())
+        if each:
+            each(step + 1, model)
+        if resume and (step + 1) % EVERY == 0 and accelerator.is_main_process:
+            checkpoints.keep(resume, model, bare, recipe, losses)
+    model.eval()
+    return losses

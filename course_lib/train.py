@@ -1,0 +1,52 @@
+"""Trains a checkpoint that the book ships, or another like it.
+
+`python -m course_lib.train NAME [--until STEP] [--out FOLDER]`, or on several processes or GPUs
+`accelerate launch -m course_lib.train NAME`. A run that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from course_lib import concepts, densities
+from course_lib.scratch import checkpoints
+from course_lib.scratch.training import Plan, train
+from course_lib.scratch.transformer import Transformer
+
+PLANS: dict[str, Plan] = concepts.PLANS | densities.PLANS
+
+
+def start(plan: Plan) -> Transformer:
+    """The model of a plan before its first step."""
+    torch.manual_seed(plan.recipe.seed)
+    return Transformer(plan.config)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains, evaluates and writes NAME.safetensors."""
+    parser = argparse.ArgumentParser(prog="python -m course_lib.train", description=__doc__)
+    parser.add_argument("name", choices=PLANS)
+    parser.add_argument("--until", type=int, help="stop before this step")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of the checkpoint")
+    given = parser.parse_args(arguments)
+    plan, kept = PLANS[given.name], given.out / f"{given.name}.kept"
+    given.out.mkdir(parents=True, exist_ok=True)
+    model = start(plan)
+    losses = train(model, plan.draw, plan.recipe, until=given.until, resume=kept)
+    if not PartialState().is_main_process:
+        return
+    evaluation = plan.evaluate(model)
+    path = given.out / f"{given.name}.safetensors"
+    command = f"python -m course_lib.train {given.name}"
+    checkpoints.save(path, model, recipe=plan.recipe, command=command, losses=losses, evaluation=evaluation)
+    kept.unlink(missing_ok=True)
+    print(f"{path}, last loss {losses[-1]:.3f}", *(f"{k} {v:.4f}" for k, v in evaluation.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
