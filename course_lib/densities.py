@@ -1,265 +1,117 @@
 """Chapter 05: pretrained on points of many densities, does a model locate one, or reshape it?
 
-A document lists points of one distribution: x, at times the name of its family, and the density P(x). The
-model reads them as tokens. Exact Bayes over a grid of distributions is what it could know at best.
+Four experiments on models that were pretrained on the documents of `course_lib.distributions`, each beside
+exact Bayes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
-from torch import nn
-from torch.distributions import Chi2, Distribution, Exponential, Gamma, Normal, Poisson
 
+from course_lib.distributions import (
+    FAMILIES,
+    FLOOR,
+    LENGTH,
+    VOCAB,
+    WIDTH,
+    XS,
+    Bayes,
+    Densities,
+    centres,
+    documents,
+    draw_densities,
+    draw_points,
+    family_token,
+    from_quantiles,
+    points,
+    x_token,
+)
+from course_lib.markov import kl
 from course_lib.scratch.training import Plan, Recipe
 from course_lib.scratch.transformer import Config, Transformer
 
-FAMILIES = ("normal", "chi-square", "Poisson", "exponential", "gamma")
-LOWEST, HIGHEST = -10, 40  # of x, which is a whole number
-BINS, WIDTH, FLOOR = 42, 0.3, -12.0  # of log P(x), in nats
-NOISE = 0.15  # standard deviation, in nats, of what log P(x) is written with
-XS = HIGHEST - LOWEST + 1
-VOCAB = XS + BINS + len(FAMILIES)  # tokens: first those of x, then those of P(x), then the families
-LENGTH = 51  # tokens of a document; seventeen labelled points
-STARTS = torch.tensor([LOWEST, 1, 0, 1, 1])  # the first x of each family
-
-
-# Distributions and their points
+# Prompts, and what a reader makes of them
 
 
 @dataclass(frozen=True)
-class Densities:
-    """Distributions side by side, each tensor of one shape (...)."""
+class Prompts:
+    """Points of N distributions, and an x for each whose P(x) and family are asked."""
 
-    family: torch.Tensor  # index in FAMILIES
-    a: torch.Tensor  # normal, Poisson, exponential: mean · chi-square: degrees of freedom · gamma: shape
-    b: torch.Tensor  # normal: standard deviation · gamma: scale · else without meaning
+    densities: Densities  # (N,)
+    x: torch.Tensor  # (N, n)
+    log_p: torch.Tensor  # (N, n), in nats
+    x0: torch.Tensor  # (N,)
 
-    def __getitem__(self, index: object) -> Densities:
-        return Densities(self.family[index], self.a[index], self.b[index])
+    @property
+    def truth(self) -> torch.Tensor:
+        """The true log P(x0) (N,), in nats; not less than what the lowest bin can say."""
+        return self.densities.log_density(self.x0).clamp(min=FLOOR + WIDTH / 2)
 
-    def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Its log P(x), in nats, for x that broadcasts with (...); −∞ where the family has no x."""
-        return self._pick(lambda one: one.log_prob(x)).where(x >= STARTS[self.family], -torch.inf)
+    def first(self, n: int) -> Prompts:
+        """The same with the first n points."""
+        return replace(self, x=self.x[:, :n], log_p=self.log_p[:, :n])
 
-    def mean_std(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means and standard deviations."""
-        return self._pick(lambda one: one.mean), self._pick(lambda one: one.stddev)
-
-    def span(self, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first and the last x within so many standard deviations of the mean."""
-        mean, std = self.mean_std()
-        first = torch.maximum((mean - spread * std).ceil(), STARTS[self.family])
-        return first, (mean + spread * std).floor().clamp(max=HIGHEST)
-
-    def _pick(self, of: Callable[[Distribution], torch.Tensor]) -> torch.Tensor:
-        a, b = self.a, self.b
-        each = (
-            Normal(a, b, False),
-            Chi2(a, False),
-            Poisson(a, False),
-            Exponential(1 / a, False),
-            Gamma(a, 1 / b, False),
-        )
-        values = torch.stack([of(one) for one in each])
-        return values.gather(0, self.family.expand(values.shape[1:])[None])[0]
-
-
-def from_quantiles(family: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> Densities:
-    """The distributions at the quantiles u and v, 0 to 1, of how parameters are drawn in pretraining."""
-
-    def log_uniform(low: float, high: float, at: torch.Tensor) -> torch.Tensor:
-        return low * (high / low) ** at
-
-    a = torch.stack(
-        [25 * u, 3 + 22 * u, log_uniform(1, 20, u), log_uniform(2, 12, u), log_uniform(1.5, 10, u)]
-    )
-    one = torch.ones_like(v)
-    b = torch.stack([log_uniform(1.5, 6, v), one, one, one, log_uniform(0.7, 3, v)])
-    return Densities(family, *(x.gather(0, family[None])[0] for x in (a, b)))
-
-
-def draw_densities(n: int, generator: torch.Generator) -> Densities:
-    """So many distributions as pretraining draws them, each family as often."""
-    family = torch.randint(len(FAMILIES), (n,), generator=generator)
-    u, v = torch.rand(2, n, generator=generator)
-    return from_quantiles(family, u, v)
-
-
-def draw_points(
-    densities: Densities, n: int, generator: torch.Generator, *, spread: float, beyond: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points of each distribution, with x uniform among the whole numbers of its span.
-
-    Args:
-        densities: of shape (N,).
-        n: points of each.
-        generator: seeded.
-        spread: x is at most so many standard deviations from the mean.
-        beyond: and more than so many.
-
-    Returns:
-        x (N, n) whole numbers and log P (N, n) with noise, in nats.
-
-    Raises:
-        ValueError: a distribution has no such x.
-    """
-    x = torch.arange(LOWEST, HIGHEST + 1)
-    first, last = densities.span(spread)
-    mean, std = densities.mean_std()
-    may = (x >= first[:, None]) & (x <= last[:, None]) & ((x - mean[:, None]).abs() >= beyond * std[:, None])
-    if not may.any(-1).all():
-        raise ValueError(f"spread={spread}, beyond={beyond}: a distribution has no such points")
-    chosen = x[torch.multinomial(may.float(), n, replacement=True, generator=generator)]
-    noise = NOISE * torch.randn(chosen.shape, generator=generator)
-    return chosen, densities[:, None].log_density(chosen) + noise
-
-
-def bins(log_p: torch.Tensor) -> torch.Tensor:
-    """The bin of each log P, 0 to BINS − 1; what lies below or above goes into the last one."""
-    return ((log_p - FLOOR) / WIDTH).floor().clamp(0, BINS - 1).long()
-
-
-def centres() -> torch.Tensor:
-    """The log P (BINS,) in the middle of each bin, in nats."""
-    return FLOOR + WIDTH * (torch.arange(BINS) + 0.5)
-
-
-# Documents and prompts
-
-
-def x_token(x: torch.Tensor) -> torch.Tensor:
-    """The token of x."""
-    return (x - LOWEST).long()
-
-
-def p_token(log_p: torch.Tensor) -> torch.Tensor:
-    """The token of a log P."""
-    return XS + bins(log_p)
-
-
-def family_token(family: torch.Tensor) -> torch.Tensor:
-    """The token of a family."""
-    return XS + BINS + family
-
-
-def prompts(x: torch.Tensor, log_p: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-    """Points (N, n), with labels (N, n) or without, as tokens (N, 2n) or (N, 3n)."""
-    columns = [x_token(x), p_token(log_p)]
-    if labels is not None:
-        columns.insert(1, family_token(labels))
-    return torch.stack(columns, -1).flatten(1)
-
-
-def documents(n: int, generator: torch.Generator, *, spread: float, noisy: bool = False) -> torch.Tensor:
-    """What the models are pretrained on: in 40 % of documents every point names the family, else every fifth.
-
-    Args:
-        n: how many.
-        generator: seeded.
-        spread: x is at most so many standard deviations from the mean.
-        noisy: in each document a share of the names, 0, ¼, ½, ¾ or 1, is exchanged for names at random.
-
-    Returns:
-        (n, LENGTH) tokens.
-    """
-    densities = draw_densities(n, generator)
-    points = LENGTH // 2 + 1
-    labels = densities.family[:, None].expand(n, points)
-    if noisy:
-        share = torch.randint(5, (n, 1), generator=generator) / 4
-        wrong = torch.rand(n, points, generator=generator) < share
-        labels = torch.randint(len(FAMILIES), labels.shape, generator=generator).where(wrong, labels)
-    tokens = prompts(*draw_points(densities, points, generator, spread=spread), labels)
-    named = torch.where(torch.rand(n, 1, generator=generator) < 0.4, 1.0, 0.2)
-    keep = torch.ones(n, points, 3, dtype=torch.bool)
-    keep[:, :, 1] = torch.rand(n, points, generator=generator) < named
-    kept_first = (~keep.flatten(1)).byte().argsort(dim=1, stable=True)[:, :LENGTH]
-    return tokens.gather(1, kept_first)
-
-
-# Exact Bayes
-
-
-class Bayes:
-    """Exact inference over a grid of distributions, with the prior of pretraining.
-
-    Args:
-        spread: of the points the reader expects, as in `documents`; None: where they lie tells it nothing.
-        outliers: the share of points that the reader expects to be of no distribution at all.
-        cells: of the grid along the parameter of a family that has one; half of it along each of two.
-    """
-
-    def __init__(self, spread: float | None, *, outliers: float = 0.0, cells: int = 240) -> None:
-        self.densities, self.log_prior = grid(cells)  # (G,)
-        x = torch.arange(LOWEST, HIGHEST + 1)
-        edges = FLOOR + WIDTH * torch.arange(1, BINS)
-        log_p = self.densities.log_density(x[:, None])  # (XS, G)
-        below = torch.special.ndtr((edges[:, None] - log_p[:, None]) / NOISE)  # (XS, BINS − 1, G)
-        ends = torch.zeros_like(below[:, :1])
-        self.p_bins = torch.diff(torch.cat([ends, below, ends + 1], 1), dim=1)  # (XS, BINS, G)
-        first, last = self.densities.span(spread) if spread else (torch.tensor(LOWEST), torch.tensor(HIGHEST))
-        inside = (x[:, None] >= first) & (x[:, None] <= last)
-        self.p_x = (1 / (last - first + 1)).where(inside, 0.0)  # (XS, G)
-        self.outliers = outliers
-
-    def posterior(
-        self, x: torch.Tensor, log_p: torch.Tensor, x0: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """p(distribution | prompt), where the prompt ends with the x that is asked about.
+    def tokens(self, names: torch.Tensor | None = None, *, name_of_x0: bool = False) -> torch.Tensor:
+        """Up to the question, and behind it a name if P is asked after one.
 
         Args:
-            x: (N, n) whole numbers.
-            log_p: (N, n), in nats.
-            x0: (N,).
-            labels: (N, FAMILIES) log-likelihood of the names in the prompt for each family, see `naming`.
-
-        Returns:
-            (N, G), of sum one.
+            names: (N, n + 1) families: one for each point, and one for x0.
+            name_of_x0: end with the last of them.
         """
-        chance = self.outliers / (XS * BINS)
-        log_w = self.log_prior + (self.p_x[x_token(x0)] + _TINY).log()  # (N, G)
-        for xi, pi in zip(x.T, log_p.T, strict=True):
-            seen = self.p_bins[x_token(xi), bins(pi)] * self.p_x[x_token(xi)]  # (N, G)
-            log_w = log_w + ((1 - self.outliers) * seen + chance + _TINY).log()
-        if labels is not None:
-            log_w = log_w + labels[:, self.densities.family]
-        return log_w.softmax(-1)
-
-    def family(self, posterior: torch.Tensor) -> torch.Tensor:
-        """p(family | prompt) (N, FAMILIES)."""
-        return posterior @ nn.functional.one_hot(self.densities.family).to(posterior)
-
-    def density(self, posterior: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
-        """p(bin of log P(x0) | prompt) (N, BINS)."""
-        out = posterior.new_empty(len(x0), BINS)
-        for token in x_token(x0).unique():
-            rows = x_token(x0) == token
-            out[rows] = posterior[rows] @ self.p_bins[token].T
-        return out
+        asked = [
+            points(self.x, self.log_p, None if names is None else names[:, :-1]),
+            x_token(self.x0)[:, None],
+        ]
+        if name_of_x0:
+            asked.append(family_token(names[:, -1:]))
+        return torch.cat(asked, 1)
 
 
-def grid(cells: int) -> tuple[Densities, torch.Tensor]:
-    """Distributions in the middle of cells of equal prior, and the log prior of each."""
-    along, few = ((torch.arange(n) + 0.5) / n for n in (cells, cells // 2))
-    parts = []
-    for index in range(len(FAMILIES)):
-        u, v = torch.cartesian_prod(few, few).T if index in (0, 4) else (along, torch.full((cells,), 0.5))
-        parts.append((torch.full((len(u),), index), u, v, torch.full((len(u),), -math.log(len(u)))))
-    family, u, v, log_prior = (torch.cat(part) for part in zip(*parts, strict=True))
-    return from_quantiles(family, u, v), log_prior - math.log(len(FAMILIES))
+def draw_prompts(
+    densities: Densities,
+    n: int,
+    seed: int,
+    *,
+    spread: float = 4.0,
+    beyond: float = 0.0,
+    asked: tuple[float, float] | None = None,
+) -> Prompts:
+    """Prompts of n points each.
+
+    Args:
+        densities: (N,).
+        n: points of each.
+        seed: another seed draws others.
+        spread: points lie at most so many standard deviations from the mean,
+        beyond: and more than so many.
+        asked: the same two numbers, nearest first, for x0; by default as the points.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, log_p = draw_points(densities, n, generator, spread=spread, beyond=beyond)
+    near, far = asked or (beyond, spread)
+    x0, _ = draw_points(densities, 1, generator, spread=far, beyond=near)
+    return Prompts(densities, x, log_p, x0[:, 0])
 
 
-def kl(p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """KL(p ‖ q) along the last axis, in nats."""
-    return torch.special.xlogy(p, p).sum(-1) - (p * log_q).sum(-1)
+class Answer(NamedTuple):
+    """What a reader says to N prompts."""
+
+    log_p: torch.Tensor  # (N,) the expected log P(x0), in nats
+    family: torch.Tensor  # (N, FAMILIES) probabilities
 
 
-# The models
+def error(answer: Answer, prompts: Prompts) -> torch.Tensor:
+    """|expected − true log P(x0)| (N,), in nats."""
+    return (answer.log_p - prompts.truth).abs()
+
+
+def right(answer: Answer, prompts: Prompts) -> torch.Tensor:
+    """Whether the likeliest family is the true one (N,), 0 or 1."""
+    return (answer.family.argmax(-1) == prompts.densities.family).float()
 
 
 def predict(model: Transformer, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -267,30 +119,128 @@ def predict(model: Transformer, tokens: torch.Tensor) -> tuple[torch.Tensor, tor
 
     Args:
         model: trained on `documents`.
-        tokens: (N, T), up to an x, or a family when P is asked for.
+        tokens: (N, T), up to an x, or to a name when P is asked for.
     """
     with torch.no_grad():
-        logits = model(tokens)[:, -1].float().cpu()
+        logits = model(tokens.to(next(model.parameters()).device))[:, -1].float().cpu()
     return logits[:, XS : -len(FAMILIES)].log_softmax(-1), logits[:, -len(FAMILIES) :].log_softmax(-1)
 
 
-def evaluate(model: Transformer, *, spread: float, n: int = 300) -> dict[str, float]:
-    """KL from exact Bayes after 1, 4 and 16 points, in nats, for log P(x0) and for the family.
+def ask(model: Transformer, prompts: Prompts, names: torch.Tensor | None = None) -> Answer:
+    """A model's answers: the family after x0; P after x0, or after x0 and its name if the points have names.
+
+    Args:
+        model: trained on `documents`.
+        prompts: N prompts of n points.
+        names: (N, n + 1) families, see `Prompts.tokens`.
+    """
+    log_density, log_family = predict(model, prompts.tokens(names))
+    if names is not None:
+        log_density, _ = predict(model, prompts.tokens(names, name_of_x0=True))
+    return Answer(log_density.exp() @ centres(), log_family.exp())
+
+
+def ask_bayes(bayes: Bayes, prompts: Prompts, log_names: torch.Tensor | None = None) -> Answer:
+    """Exact answers; `log_names` as in `Bayes.posterior`."""
+    posterior = bayes.posterior(prompts.x, prompts.log_p, prompts.x0, log_names)
+    return Answer(bayes.density(posterior, prompts.x0) @ centres(), bayes.family(posterior))
+
+
+def copied(prompts: Prompts) -> torch.Tensor:
+    """A control: log P (N,) of the point of the prompt whose x is nearest to x0."""
+    nearest = (prompts.x - prompts.x0[:, None]).abs().argmin(1, keepdim=True)
+    return prompts.log_p.gather(1, nearest)[:, 0]
+
+
+# Names and foreign points
+
+
+def give_names(prompts: Prompts, kind: str, seed: int) -> torch.Tensor:
+    """A name for each point and for x0.
+
+    Args:
+        prompts: N prompts of n points.
+        kind: "true"; "half", every second one at random; "random"; or "wrong", always the same wrong one.
+        seed: another seed draws others.
+
+    Returns:
+        (N, n + 1) families.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
+    if kind not in ("true", "half", "random", "wrong"):
+        raise ValueError(f"kind={kind!r}: expected 'true', 'half', 'random' or 'wrong'")
+    generator, F = torch.Generator().manual_seed(seed), len(FAMILIES)
+    N, n = prompts.x.shape
+    true = prompts.densities.family[:, None].expand(N, n + 1)
+    other = torch.randint(1, F, (N, 1), generator=generator)
+    if kind == "wrong":
+        return (true + other) % F
+    share = {"true": 0.0, "half": 0.5, "random": 1.0}[kind]
+    drawn = torch.randint(F, (N, n + 1), generator=generator)
+    return drawn.where(torch.rand(N, n + 1, generator=generator) < share, true)
+
+
+def naming(names: torch.Tensor, shares: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What names say to a reader who knows that a share of them, one of these, is exchanged.
+
+    Args:
+        names: (N, n) families.
+        shares: of names that are exchanged for names at random; each share is as likely.
+
+    Returns:
+        For each true family (N, FAMILIES) the log-likelihood of the names, and (N, FAMILIES) the share to be
+        expected then.
+    """
+    F = len(FAMILIES)
+    agree = (names[..., None] == torch.arange(F)).float()  # (N, n, FAMILIES)
+    at = torch.tensor(shares)[:, None, None, None]
+    log_p = ((1 - at) * agree + at / F + 1e-30).log().sum(2)  # (shares, N, FAMILIES)
+    expected = (log_p.softmax(0) * at[:, 0]).sum(0)
+    return log_p.logsumexp(0) - torch.tensor(float(len(shares))).log(), expected
+
+
+def name(family: torch.Tensor, exchanged: torch.Tensor | float) -> torch.Tensor:
+    """p(next name) (N, FAMILIES), from p(family | prompt) and the share of names exchanged, see `naming`."""
+    return family * (1 - exchanged) + (family * exchanged).sum(-1, keepdim=True) / len(FAMILIES)
+
+
+def contaminated(prompts: Prompts, share: float, seed: int) -> Prompts:
+    """A share of each prompt's points is exchanged for points of one other distribution of another family."""
+    generator = torch.Generator().manual_seed(seed)
+    N, n = prompts.x.shape
+    family = (prompts.densities.family + torch.randint(1, len(FAMILIES), (N,), generator=generator)) % len(
+        FAMILIES
+    )
+    other = from_quantiles(family, *torch.rand(2, N, generator=generator))
+    x, log_p = draw_points(other, n, generator, spread=4.0)
+    places = torch.rand(N, n, generator=generator).argsort(1) < round(share * n)
+    return replace(prompts, x=x.where(places, prompts.x), log_p=log_p.where(places, prompts.log_p))
+
+
+# The models
+
+
+def evaluate(model: Transformer, *, spread: float, noisy: bool, n: int = 300) -> dict[str, float]:
+    """KL from exact Bayes for log P(x0) and for the name of x0 after 1, 4 and 16 points without names, nats.
 
     Args:
         model: trained on `documents`.
         spread: of its pretraining.
-        n: prompts, without names.
+        noisy: whether a share of the names was exchanged in it.
+        n: prompts.
     """
     generator = torch.Generator().manual_seed(1)
-    x, log_p = draw_points(draw_densities(n, generator), 17, generator, spread=spread)
+    drawn = draw_prompts(draw_densities(n, generator), 16, seed=1, spread=spread)
     bayes, found = Bayes(spread), {}
     for shots in (1, 4, 16):
-        seen, x0 = (x[:, :shots], log_p[:, :shots]), x[:, shots]
-        posterior = bayes.posterior(*seen, x0)
-        log_density, log_family = predict(model, torch.cat([prompts(*seen), x_token(x0)[:, None]], 1))
-        found[f"KL of P, {shots} points"] = kl(bayes.density(posterior, x0), log_density).mean().item()
-        found[f"KL of the family, {shots} points"] = kl(bayes.family(posterior), log_family).mean().item()
+        prompts = drawn.first(shots)
+        posterior = bayes.posterior(prompts.x, prompts.log_p, prompts.x0)
+        exchanged = 0.5 if noisy else 0.0  # on average
+        exact = bayes.density(posterior, prompts.x0), name(bayes.family(posterior), exchanged)
+        for what, p, log_q in zip(("P", "the name"), exact, predict(model, prompts.tokens()), strict=True):
+            found[f"KL of {what}, {shots} points"] = kl(p, log_q.exp()).mean().item()
     return found
 
 
@@ -299,9 +249,9 @@ CONFIG = Config(vocab=VOCAB, length=LENGTH, layers=4, heads=4, d=64, rotary=True
 
 def _plan(spread: float, noisy: bool = False) -> Plan:
     draw = partial(documents, spread=spread, noisy=noisy)
-    return Plan(CONFIG, Recipe(steps=6000, lr=0.02, warmup=100), draw, partial(evaluate, spread=spread))
+    return Plan(
+        CONFIG, Recipe(steps=6000, lr=0.02, warmup=100), draw, partial(evaluate, spread=spread, noisy=noisy)
+    )
 
 
 PLANS = {"densities": _plan(4.0), "densities-noisy": _plan(4.0, noisy=True), "densities-2sigma": _plan(2.0)}
-
-_TINY = 1e-30

@@ -182,4 +182,4 @@ def infer(mixture: Mixture, tokens: torch.Tensor) -> Inference:
 
 def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """KL(p ‖ q) along the last axis, in nats; zero where p is."""
-    return torch.special.xlogy(p, p / q).sum(-1)
+    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = given.out / f"{given.name}.safetensors"
     command = f"python -m course_lib.train {given.name}"
     checkpoints.save(path, model, recipe=plan.recipe, command=command, losses=losses, evaluation=evaluation)
-    kept.unlink(missing_ok=True)
+    if len(losses) == plan.recipe.steps:
+        kept.unlink(missing_ok=True)
     print(f"{path}, last loss {losses[-1]:.3f}", *(f"{k} {v:.4f}" for k, v in evaluation.items()), sep="\n")
 
 
