@@ -16,6 +16,7 @@ from course_lib.distributions import (
     FAMILIES,
     FLOOR,
     LENGTH,
+    LOWEST,
     VOCAB,
     WIDTH,
     XS,
@@ -27,6 +28,7 @@ from course_lib.distributions import (
     draw_points,
     family_token,
     from_quantiles,
+    grid,
     points,
     x_token,
 )
@@ -45,11 +47,12 @@ class Prompts:
     x: torch.Tensor  # (N, n)
     log_p: torch.Tensor  # (N, n), in nats
     x0: torch.Tensor  # (N,)
+    offset: float = 0.0  # what has been added to every log P
 
     @property
     def truth(self) -> torch.Tensor:
         """The true log P(x0) (N,), in nats; not less than what the lowest bin can say."""
-        return self.densities.log_density(self.x0).clamp(min=FLOOR + WIDTH / 2)
+        return (self.densities.log_density(self.x0) + self.offset).clamp(min=FLOOR + WIDTH / 2)
 
     def first(self, n: int) -> Prompts:
         """The same with the first n points."""
@@ -95,6 +98,11 @@ def draw_prompts(
     near, far = asked or (beyond, spread)
     x0, _ = draw_points(densities, 1, generator, spread=far, beyond=near)
     return Prompts(densities, x, log_p, x0[:, 0])
+
+
+def shifted(prompts: Prompts, by: float) -> Prompts:
+    """The same prompts with so many nats added to every log P, which pretraining never does."""
+    return replace(prompts, log_p=prompts.log_p + by, offset=prompts.offset + by)
 
 
 class Answer(NamedTuple):
@@ -150,6 +158,19 @@ def copied(prompts: Prompts) -> torch.Tensor:
     """A control: log P (N,) of the point of the prompt whose x is nearest to x0."""
     nearest = (prompts.x - prompts.x0[:, None]).abs().argmin(1, keepdim=True)
     return prompts.log_p.gather(1, nearest)[:, 0]
+
+
+def located(prompts: Prompts, cells: int = 240) -> torch.Tensor:
+    """A reader that locates and keeps: log P(x0) (N,) of the pretraining density that fits the points best.
+
+    It takes the one of all densities of the grid with the least squares between its log P and the points'.
+    """
+    densities, _ = grid(cells)
+    log_p = densities.log_density(torch.arange(LOWEST, LOWEST + XS)[:, None]).clamp(min=FLOOR)  # (XS, G)
+    misfit = torch.zeros(len(prompts.x0), log_p.shape[1])
+    for x, seen in zip(prompts.x.T, prompts.log_p.T, strict=True):
+        misfit += (log_p[x_token(x)] - seen[:, None]).square()
+    return log_p[x_token(prompts.x0), misfit.argmin(1)]
 
 
 # Names and foreign points
