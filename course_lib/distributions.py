@@ -5,6 +5,7 @@ A document lists points of one distribution: x, at times the name of its family,
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -192,12 +193,7 @@ class Bayes:
 
     def __init__(self, spread: float | None, *, outliers: float = 0.0, cells: int = 240) -> None:
         self.densities, self.log_prior = grid(cells)  # (G,)
-        x = torch.arange(LOWEST, HIGHEST + 1)
-        edges = FLOOR + WIDTH * torch.arange(1, BINS)
-        log_p = self.densities.log_density(x[:, None])  # (XS, G)
-        below = torch.special.ndtr((edges[:, None] - log_p[:, None]) / NOISE)  # (XS, BINS − 1, G)
-        ends = torch.zeros_like(below[:, :1])
-        self.p_bins = torch.diff(torch.cat([ends, below, ends + 1], 1), dim=1)  # (XS, BINS, G)
+        self.p_bins, x = _bin_probabilities(cells), torch.arange(LOWEST, HIGHEST + 1)
         first, last = self.densities.span(spread) if spread else (torch.tensor(LOWEST), torch.tensor(HIGHEST))
         inside = (x[:, None] >= first) & (x[:, None] <= last)
         self.p_x = (1 / (last - first + 1)).where(inside, 0.0)  # (XS, G)
@@ -248,3 +244,13 @@ def grid(cells: int) -> tuple[Densities, torch.Tensor]:
         parts.append((torch.full((len(u),), index), u, v, torch.full((len(u),), -math.log(len(u)))))
     family, u, v, log_prior = (torch.cat(part) for part in zip(*parts, strict=True))
     return from_quantiles(family, u, v), log_prior - math.log(len(FAMILIES))
+
+
+@functools.cache  # 250 MB at 240 cells, the same for all readers
+def _bin_probabilities(cells: int) -> torch.Tensor:
+    """(XS, BINS, G): where log P is written, with its noise, for every x under every distribution."""
+    log_p = grid(cells)[0].log_density(torch.arange(LOWEST, HIGHEST + 1)[:, None])  # (XS, G)
+    edges = FLOOR + WIDTH * torch.arange(1, BINS)
+    below = torch.special.ndtr((edges[:, None] - log_p[:, None]) / NOISE)  # (XS, BINS − 1, G)
+    ends = torch.zeros_like(below[:, :1])
+    return torch.diff(torch.cat([ends, below, ends + 1], 1), dim=1)
