@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -128,7 +128,12 @@ def sentence(generator: random.Random, ambiguous: bool) -> Item:
 
 
 def draw_runs(
-    item: Callable[[random.Random, bool], Item], pattern: str, n: int, n_queries: int, seed: int
+    item: Callable[[random.Random, bool], Item],
+    pattern: str,
+    n: int,
+    n_queries: int,
+    seed: int,
+    avoid: Container[str] = (),
 ) -> list[Run]:
     """Runs of demonstrations by a pattern such as "??AAB": ambiguous ones, then two of A, then one of B.
 
@@ -138,6 +143,7 @@ def draw_runs(
         n: runs.
         n_queries: of each, which are never ambiguous and not among the demonstrations.
         seed: another seed draws others; patterns of one length get the same queries.
+        avoid: queries that must not occur.
 
     Raises:
         ValueError: the pattern has another letter.
@@ -150,7 +156,8 @@ def draw_runs(
         while len(distinct) < len(pattern) + n_queries:
             place = len(distinct) - n_queries
             drawn = item(generator, place >= 0 and pattern[place] == "?")
-            distinct.setdefault(drawn.x, drawn)
+            if drawn.x not in avoid:
+                distinct.setdefault(drawn.x, drawn)
         items = list(distinct.values())
         shown = [
             (i.x, {"B": i.b, "x": item(generator, False).a}.get(task, i.a))

@@ -150,3 +150,12 @@ def test_two_hypotheses_by_hand(model):
             assert found[1, n, 0, i].exp().item() == pytest.approx(by_hand, rel=2e-3)
         if n < 2:
             weights = [w * p(task, *run.demonstrations[n]) for task, w in enumerate(weights)]
+
+
+def test_what_is_to_be_avoided_is_not_drawn():
+    first = concepts.draw_runs(concepts.sentence, "AAAAAA", 3, 2, seed=0)
+    avoid = {x for run in first for x, _ in run.demonstrations}
+    later = concepts.draw_runs(concepts.sentence, "AB", 20, 2, seed=0, avoid=avoid)
+    drawn = {x for run in later for x, _ in run.demonstrations} | {i.x for run in later for i in run.queries}
+    assert len(drawn) > 20
+    assert drawn.isdisjoint(avoid)
