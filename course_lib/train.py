@@ -1,7 +1,9 @@
 """Trains a checkpoint that the book ships, or another like it.
 
-`python -m course_lib.train NAME [--until STEP] [--out FOLDER]`, or on several processes or GPUs
-`accelerate launch -m course_lib.train NAME`. A run that was interrupted goes on where it was.
+`python -m course_lib.train NAME [--until STEP] [--out FOLDER]`; on several GPUs
+`accelerate launch -m course_lib.train NAME`, on several processes without a GPU
+`ACCELERATE_USE_CPU=true torchrun --nproc_per_node=2 -m course_lib.train NAME`. A run that was interrupted
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -46,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checkpoints.save(path, model, recipe=plan.recipe, command=command, losses=losses, evaluation=evaluation)
     if len(losses) == plan.recipe.steps:
         kept.unlink(missing_ok=True)
-    print(f"{path}, last loss {losses[-1]:.3f}", *(f"{k} {v:.4f}" for k, v in evaluation.items()), sep="\n")
+    processes = PartialState().num_processes
+    print(
+        f"{path}: last loss {losses[-1]:.3f}, processes: {processes}",
+        *(f"{k} {v:.4f}" for k, v in evaluation.items()),
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -207,6 +207,14 @@ def test_names_multiply_the_likelihood(bayes):
     torch.testing.assert_close(named, (plain.log() + log_names).softmax(-1), atol=1e-5, rtol=1e-3)
 
 
+def test_outliers_mix_with_chance():
+    bayes = d.Bayes(4.0, outliers=0.3, cells=24)
+    x, log_p, x0 = torch.tensor([[5]]), torch.tensor([[-2.5]]), torch.tensor([7])
+    seen = bayes.p_bins[d.x_token(x[0, 0]), d.bins(log_p[0, 0])] * bayes.p_x[d.x_token(x[0, 0])]
+    weight = bayes.log_prior.exp() * bayes.p_x[d.x_token(x0[0])] * (0.7 * seen + 0.3 / (d.XS * d.BINS))
+    torch.testing.assert_close(bayes.posterior(x, log_p, x0)[0], weight / weight.sum(), atol=1e-6, rtol=1e-3)
+
+
 def test_more_points_name_the_family(bayes):
     generator = GENERATOR().manual_seed(0)
     drawn = d.draw_densities(60, generator)

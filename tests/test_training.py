@@ -1,5 +1,7 @@
 """The training loop: its steps are those of the recipe, interrupted or not, on one process or on two."""
 
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -87,6 +89,15 @@ def test_each_is_called_before_the_first_step_and_after_every_one():
     assert not torch.equal(seen[1][1], start)
 
 
+def test_the_learning_rate_is_that_of_the_step():
+    def moved(warmup):
+        model, start = new(), new()
+        train(model, draw, replace(RECIPE, steps=1, warmup=warmup))
+        return max((a - b).abs().max() for a, b in zip(model.parameters(), start.parameters(), strict=True))
+
+    assert moved(100) < 0.05 * moved(1)
+
+
 def test_a_loss_of_ones_own():
     train(model := new(), draw, RECIPE, loss=lambda model, tokens: model(tokens).square().mean())
     assert model(draw(4, torch.Generator())).abs().max() < new()(draw(4, torch.Generator())).abs().max()
@@ -126,24 +137,22 @@ def test_the_batch_divides_among_the_processes(monkeypatch):
 
 def test_two_processes_train_the_same_model_as_one(tmp_path):
     name, steps = "concepts-single", 12
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes=2",
-        "--num_machines=1",
-    ]
-    launch += [
-        "--mixed_precision=no",
-        "--dynamo_backend=no",
-        "--main_process_port=0",
-        "-m",
-        "course_lib.train",
-    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    launch += ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "course_lib.train"]
     given_ = [name, f"--until={steps}", "--out"]
-    done = subprocess.run([*launch, *given_, tmp_path / "two"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*launch, *given_, tmp_path / "two"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "processes: 2" in done.stdout
     command.main([*given_, str(tmp_path / "one")])
     one, two = (load_file(tmp_path / folder / f"{name}.safetensors") for folder in ("one", "two"))
     start = command.start(command.PLANS[name]).state_dict()

@@ -1,4 +1,4 @@
-"""One training loop for all that the book trains; `accelerate launch` spreads it over processes or GPUs."""
+"""One training loop for all that the book trains; Accelerate spreads it over processes or GPUs."""
 
 from __future__ import annotations
 
