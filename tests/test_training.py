@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from course_lib import train as command
-from course_lib.scratch import training
+from course_lib.scratch import checkpoints, training
 from course_lib.scratch.training import Recipe, next_token, optimizers, train
 from course_lib.scratch.transformer import Config, Transformer
 
@@ -136,7 +136,7 @@ def test_the_batch_divides_among_the_processes(monkeypatch):
 
 
 def test_two_processes_train_the_same_model_as_one(tmp_path):
-    name, steps = "concepts-single", 12
+    name, steps = "concepts-single", 8
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -154,8 +154,11 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "processes: 2" in done.stdout
     command.main([*given_, str(tmp_path / "one")])
-    one, two = (load_file(tmp_path / folder / f"{name}.safetensors") for folder in ("one", "two"))
+    paths = [tmp_path / folder / f"{name}.safetensors" for folder in ("one", "two")]
+    first, second = (torch.tensor(checkpoints.about(path).losses) for path in paths)
+    torch.testing.assert_close(first, second, atol=1e-3, rtol=0)
+    one, two = map(load_file, paths)
     start = command.start(command.PLANS[name]).state_dict()
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, atol=2e-4, rtol=0)
-    assert max((one[key] - start[key]).abs().max() for key in one) > 5e-3  # far more than the tolerance
+    moved = sum((one[key] - start[key]).square().sum() for key in one).sqrt()
+    apart = sum((one[key] - two[key]).square().sum() for key in one).sqrt()
+    assert apart / moved < 0.03  # Muon computes in bfloat16
