@@ -156,9 +156,10 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
     command.main([*given_, str(tmp_path / "one")])
     paths = [tmp_path / folder / f"{name}.safetensors" for folder in ("one", "two")]
     first, second = (torch.tensor(checkpoints.about(path).losses) for path in paths)
-    torch.testing.assert_close(first, second, atol=1e-3, rtol=0)
+    torch.testing.assert_close(first, second, atol=3e-4, rtol=0)
     one, two = map(load_file, paths)
     start = command.start(command.PLANS[name]).state_dict()
-    moved = sum((one[key] - start[key]).square().sum() for key in one).sqrt()
-    apart = sum((one[key] - two[key]).square().sum() for key in one).sqrt()
-    assert apart / moved < 0.03  # Muon computes in bfloat16
+    for key in one:
+        apart, moved = (one[key] - two[key]).norm(), (one[key] - start[key]).norm()
+        by_muon = key.startswith("blocks") and one[key].ndim == 2  # computed in bfloat16
+        assert apart / moved < (0.2 if by_muon else 0.01), key
