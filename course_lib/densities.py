@@ -11,12 +11,14 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch.distributions import Laplace
 
 from course_lib.distributions import (
     FAMILIES,
     FLOOR,
     LENGTH,
     LOWEST,
+    NOISE,
     VOCAB,
     WIDTH,
     XS,
@@ -47,12 +49,7 @@ class Prompts:
     x: torch.Tensor  # (N, n)
     log_p: torch.Tensor  # (N, n), in nats
     x0: torch.Tensor  # (N,)
-    offset: float = 0.0  # what has been added to every log P
-
-    @property
-    def truth(self) -> torch.Tensor:
-        """The true log P(x0) (N,), in nats; not less than what the lowest bin can say."""
-        return (self.densities.log_density(self.x0) + self.offset).clamp(min=FLOOR + WIDTH / 2)
+    truth: torch.Tensor  # (N,) log P(x0), in nats; not less than what the lowest bin can say
 
     def first(self, n: int) -> Prompts:
         """The same with the first n points."""
@@ -90,19 +87,36 @@ def draw_prompts(
         n: points of each.
         seed: another seed draws others.
         spread: points lie at most so many standard deviations from the mean,
-        beyond: and more than so many.
+        beyond: and at least so many.
         asked: the same two numbers, nearest first, for x0; by default as the points.
     """
     generator = torch.Generator().manual_seed(seed)
     x, log_p = draw_points(densities, n, generator, spread=spread, beyond=beyond)
     near, far = asked or (beyond, spread)
     x0, _ = draw_points(densities, 1, generator, spread=far, beyond=near)
-    return Prompts(densities, x, log_p, x0[:, 0])
+    return Prompts(densities, x, log_p, x0[:, 0], _sayable(densities.log_density(x0[:, 0])))
 
 
 def shifted(prompts: Prompts, by: float) -> Prompts:
     """The same prompts with so many nats added to every log P, which pretraining never does."""
-    return replace(prompts, log_p=prompts.log_p + by, offset=prompts.offset + by)
+    return replace(prompts, log_p=prompts.log_p + by, truth=_sayable(prompts.truth + by))
+
+
+def scaled(prompts: Prompts, by: float) -> Prompts:
+    """The same prompts with every log P multiplied by a number: flatter, if it is below one."""
+    return replace(prompts, log_p=prompts.log_p * by, truth=_sayable(prompts.truth * by))
+
+
+def laplace(prompts: Prompts, seed: int) -> Prompts:
+    """The same x, but P of Laplace distributions of the same means and deviations: a foreign family."""
+    mean, std = prompts.densities.mean_std()
+    noise = NOISE * torch.randn(prompts.x.shape, generator=torch.Generator().manual_seed(seed))
+    log_p = Laplace(mean[:, None], std[:, None] / 2**0.5).log_prob(prompts.x) + noise
+    return replace(prompts, log_p=log_p, truth=_sayable(Laplace(mean, std / 2**0.5).log_prob(prompts.x0)))
+
+
+def _sayable(log_p: torch.Tensor) -> torch.Tensor:
+    return log_p.clamp(min=FLOOR + WIDTH / 2)
 
 
 class Answer(NamedTuple):
@@ -148,10 +162,30 @@ def ask(model: Transformer, prompts: Prompts, names: torch.Tensor | None = None)
     return Answer(log_density.exp() @ centres(), log_family.exp())
 
 
-def ask_bayes(bayes: Bayes, prompts: Prompts, log_names: torch.Tensor | None = None) -> Answer:
-    """Exact answers; `log_names` as in `Bayes.posterior`."""
-    posterior = bayes.posterior(prompts.x, prompts.log_p, prompts.x0, log_names)
-    return Answer(bayes.density(posterior, prompts.x0) @ centres(), bayes.family(posterior))
+def ask_bayes(
+    bayes: Bayes,
+    prompts: Prompts,
+    names: torch.Tensor | None = None,
+    shares: tuple[float, ...] = (0.001,),
+) -> Answer:
+    """Exact answers to the questions of `ask`.
+
+    Args:
+        bayes: the reader.
+        prompts: N prompts of n points.
+        names: (N, n + 1) families, see `Prompts.tokens`; then the answer is the name that x0 can be expected
+            to have, and P is asked for after it has been given.
+        shares: of names that pretraining exchanged at random, see `naming`.
+    """
+    if names is None:
+        posterior = bayes.posterior(prompts.x, prompts.log_p, prompts.x0)
+        return Answer(bayes.density(posterior, prompts.x0) @ centres(), bayes.family(posterior))
+    (before, exchanged), (after, _) = (naming(given, shares) for given in (names[:, :-1], names))
+    posteriors = [
+        bayes.posterior(prompts.x, prompts.log_p, prompts.x0, log_names) for log_names in (before, after)
+    ]
+    expected = name(bayes.family(posteriors[0]), exchanged)
+    return Answer(bayes.density(posteriors[1], prompts.x0) @ centres(), expected)
 
 
 def copied(prompts: Prompts) -> torch.Tensor:
@@ -160,17 +194,26 @@ def copied(prompts: Prompts) -> torch.Tensor:
     return prompts.log_p.gather(1, nearest)[:, 0]
 
 
-def located(prompts: Prompts, cells: int = 240) -> torch.Tensor:
+def located(prompts: Prompts, *, free: bool = False, cells: int = 240) -> torch.Tensor:
     """A reader that locates and keeps: log P(x0) (N,) of the pretraining density that fits the points best.
 
-    It takes the one of all densities of the grid with the least squares between its log P and the points'.
+    It takes the one of all densities of the grid with the least squares between its log P and the points',
+    wherever these lie.
+
+    Args:
+        prompts: N prompts.
+        free: reshape, too: add to each density the number that fits best.
+        cells: of the grid, see `Bayes`.
     """
     densities, _ = grid(cells)
     log_p = densities.log_density(torch.arange(LOWEST, LOWEST + XS)[:, None]).clamp(min=FLOOR)  # (XS, G)
-    misfit = torch.zeros(len(prompts.x0), log_p.shape[1])
-    for x, seen in zip(prompts.x.T, prompts.log_p.T, strict=True):
-        misfit += (log_p[x_token(x)] - seen[:, None]).square()
-    return log_p[x_token(prompts.x0), misfit.argmin(1)]
+    answers = []
+    for x, seen, x0 in zip(x_token(prompts.x), prompts.log_p, x_token(prompts.x0), strict=True):
+        off = seen[:, None] - log_p[x]  # (n, G)
+        added = off.mean(0) if free else torch.zeros(off.shape[1])
+        best = (off - added).square().sum(0).argmin()
+        answers.append(log_p[x0, best] + added[best])
+    return torch.stack(answers)
 
 
 # Names and foreign points

@@ -97,7 +97,7 @@ def draw_points(
         n: points of each.
         generator: seeded.
         spread: x is at most so many standard deviations from the mean.
-        beyond: and more than so many.
+        beyond: and at least so many.
 
     Returns:
         x (N, n) whole numbers and log P (N, n) with noise, in nats.
@@ -211,7 +211,7 @@ class Bayes:
             labels: (N, FAMILIES) log-likelihood of the names in the prompt for each family, see `naming`.
 
         Returns:
-            (N, G), of sum one.
+            (N, G), of sum one; for a prompt that is impossible, what contradicts it the least often.
         """
         chance = self.outliers / (XS * BINS)
         log_w = self.log_prior + (self.p_x[x_token(x0)] + _TINY).log()  # (N, G)

@@ -81,7 +81,11 @@ def test_answers_are_read_behind_x0_or_behind_its_name():
 
 def test_copying_takes_the_nearest_point():
     prompts = densities.Prompts(
-        DRAWN[:1], torch.tensor([[3, 10, 20]]), torch.tensor([[-1.0, -2.0, -3.0]]), torch.tensor([12])
+        DRAWN[:1],
+        torch.tensor([[3, 10, 20]]),
+        torch.tensor([[-1.0, -2.0, -3.0]]),
+        torch.tensor([12]),
+        torch.zeros(1),
     )
     assert densities.copied(prompts).item() == -2.0
 
@@ -90,7 +94,8 @@ def test_locating_finds_a_density_of_the_grid():
     on_grid, _ = distributions.grid(40)
     some = on_grid[torch.tensor([3, 100, 420, 460, 700])]
     x, _ = distributions.draw_points(some, 9, torch.Generator().manual_seed(0), spread=4.0)
-    prompts = densities.Prompts(some, x, some[:, None].log_density(x), x[:, 0])
+    log_p = some[:, None].log_density(x)
+    prompts = densities.Prompts(some, x, log_p, x[:, 0], log_p[:, 0])
     torch.testing.assert_close(densities.located(prompts, cells=40), prompts.truth, atol=0.02, rtol=0)
     # what does not fit is answered with a density that exists
     moved = densities.shifted(prompts, -3.0)
@@ -98,6 +103,32 @@ def test_locating_finds_a_density_of_the_grid():
     answer = densities.located(moved, cells=40)
     assert (curves - answer[:, None]).abs().amin(1).max() < 1e-4
     assert (answer - moved.truth).abs().mean() > 0.3
+    free = densities.located(moved, free=True, cells=40)
+    torch.testing.assert_close(free, moved.log_p[:, 0], atol=0.02, rtol=0)
+
+
+def test_distorted_prompts_have_distorted_truths():
+    half = densities.scaled(PROMPTS, 0.5)
+    torch.testing.assert_close(half.log_p, PROMPTS.log_p / 2)
+    torch.testing.assert_close(half.truth, (PROMPTS.truth / 2).clamp(min=-11.85))
+    other = densities.laplace(PROMPTS, seed=0)
+    mean, std = DRAWN.mean_std()
+    expected = -(PROMPTS.x0 - mean).abs() * 2**0.5 / std - (std * 2**0.5).log()
+    torch.testing.assert_close(other.truth, expected.clamp(min=-11.85), atol=1e-4, rtol=1e-4)
+    assert torch.equal(other.x, PROMPTS.x)
+
+
+def test_bayes_is_asked_the_same_questions():
+    bayes = distributions.Bayes(4.0, cells=24)
+    names, shares = densities.give_names(PROMPTS, "half", seed=0), (0.0, 0.5, 1.0)
+    answer = densities.ask_bayes(bayes, PROMPTS, names, shares)
+    question = (PROMPTS.x, PROMPTS.log_p, PROMPTS.x0)
+    before, exchanged = densities.naming(names[:, :-1], shares)
+    family = bayes.family(bayes.posterior(*question, before))
+    torch.testing.assert_close(answer.family, densities.name(family, exchanged))
+    torch.testing.assert_close(answer.family.sum(1), torch.ones(40))
+    after = bayes.posterior(*question, densities.naming(names, shares)[0])
+    torch.testing.assert_close(answer.log_p, bayes.density(after, PROMPTS.x0) @ distributions.centres())
 
 
 @pytest.mark.parametrize(
