@@ -6,6 +6,7 @@
 # make colab      run every notebook as on Colab   make oldest     the unit tests with the oldest dependencies
 # make chapter SLUG=13-my-topic                       begin a chapter from a template that passes all tests
 # make reproduce MODEL=gpt2                           the table of chapter 08 for a model, into results/
+# make train CHECKPOINT=densities                     train a shipped checkpoint again, into checkpoints/
 # make repository URL=https://github.com/OWNER/NAME   write the address of the repository where it is named
 
 PYTHON ?= python3
@@ -18,12 +19,13 @@ SLUG ?=
 MODULE ?=
 MODEL ?= smollm2-135m
 LICENCE ?=
+CHECKPOINT ?=
 UNIT := tests --ignore=tests/site --ignore=tests/colab
 # no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
 export HF_HUB_DISABLE_PROGRESS_BARS = 1
 
-.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest chapter reproduce repository setup clean
+.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest chapter reproduce train repository setup clean
 
 setup: .venv/ready
 
@@ -108,6 +110,10 @@ chapter: setup
 # LICENCE=accepted, if you accept the terms of the weights
 reproduce: setup
 	$(PY) -m course_lib.reproduce $(MODEL) $(if $(filter accepted,$(LICENCE)),--accept-licence)
+
+# a run that was interrupted goes on where it was
+train: setup
+	$(PY) -m course_lib.train $(CHECKPOINT)
 
 repository: setup
 	$(PY) -m course_lib.book.repository "$(URL)"

@@ -181,9 +181,8 @@ def ask_bayes(
         posterior = bayes.posterior(prompts.x, prompts.log_p, prompts.x0)
         return Answer(bayes.density(posterior, prompts.x0) @ centres(), bayes.family(posterior))
     (before, exchanged), (after, _) = (naming(given, shares) for given in (names[:, :-1], names))
-    posteriors = [
-        bayes.posterior(prompts.x, prompts.log_p, prompts.x0, log_names) for log_names in (before, after)
-    ]
+    log_w = bayes.log_weights(prompts.x, prompts.log_p, prompts.x0)
+    posteriors = [(log_w + log_names[:, bayes.densities.family]).softmax(-1) for log_names in (before, after)]
     expected = name(bayes.family(posteriors[0]), exchanged)
     return Answer(bayes.density(posteriors[1], prompts.x0) @ centres(), expected)
 

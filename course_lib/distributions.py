@@ -200,7 +200,7 @@ class Bayes:
         self.outliers = outliers
 
     def posterior(
-        self, x: torch.Tensor, log_p: torch.Tensor, x0: torch.Tensor, labels: torch.Tensor | None = None
+        self, x: torch.Tensor, log_p: torch.Tensor, x0: torch.Tensor, log_names: torch.Tensor | None = None
     ) -> torch.Tensor:
         """p(distribution | prompt), where the prompt ends with the x that is asked about.
 
@@ -208,19 +208,23 @@ class Bayes:
             x: (N, n) whole numbers.
             log_p: (N, n), in nats.
             x0: (N,).
-            labels: (N, FAMILIES) log-likelihood of the names in the prompt for each family, see `naming`.
+            log_names: (N, FAMILIES) log-likelihood of the names in the prompt for each family, see
+                `densities.naming`.
 
         Returns:
             (N, G), of sum one; for a prompt that is impossible, what contradicts it the least often.
         """
+        log_w = self.log_weights(x, log_p, x0)
+        return (log_w if log_names is None else log_w + log_names[:, self.densities.family]).softmax(-1)
+
+    def log_weights(self, x: torch.Tensor, log_p: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        """The logarithm of prior times likelihood of the points (N, G). Arguments as `posterior`."""
         chance = self.outliers / (XS * BINS)
-        log_w = self.log_prior + (self.p_x[x_token(x0)] + _TINY).log()  # (N, G)
+        log_w = self.log_prior + (self.p_x[x_token(x0)] + _TINY).log()
         for xi, pi in zip(x.T, log_p.T, strict=True):
             seen = self.p_bins[x_token(xi), bins(pi)] * self.p_x[x_token(xi)]  # (N, G)
             log_w = log_w + ((1 - self.outliers) * seen + chance + _TINY).log()
-        if labels is not None:
-            log_w = log_w + labels[:, self.densities.family]
-        return log_w.softmax(-1)
+        return log_w
 
     def family(self, posterior: torch.Tensor) -> torch.Tensor:
         """p(family | prompt) (N, FAMILIES)."""
