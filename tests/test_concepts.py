@@ -159,3 +159,18 @@ def test_what_is_to_be_avoided_is_not_drawn():
     drawn = {x for run in later for x, _ in run.demonstrations} | {i.x for run in later for i in run.queries}
     assert len(drawn) > 20
     assert drawn.isdisjoint(avoid)
+
+
+def test_clear_demonstrations_show_both_tasks_on_the_same_queries():
+    a, b = concepts.clear_demonstrations(concepts.letters, seed=3)
+    assert len(a) == 6
+    assert [x for x, _ in a] == [x for x, _ in b]
+    assert all(y == x[0] for x, y in a)
+    assert all(y == x[-1] for x, y in b)
+
+
+def test_halves_are_exchanged():
+    runs = concepts.draw_runs(concepts.letters, "AAAB", 3, 2, seed=0)
+    for run, other in zip(runs, concepts.exchanged(runs), strict=True):
+        assert other.demonstrations == [*run.demonstrations[2:], *run.demonstrations[:2]]
+        assert other.queries == run.queries

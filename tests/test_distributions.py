@@ -112,6 +112,11 @@ def test_points_become_tokens_in_order():
     assert d.points(x[:, :0], log_p[:, :0]).shape == (1, 0)
 
 
+def test_documents_are_spelled_in_words():
+    tokens = d.points(torch.tensor([[-10, 40]]), torch.tensor([[-1.0, -20.0]]), torch.tensor([[1, 2]]))[0]
+    assert d.spelled(tokens) == "x=-10 chi-square -1.0 x=40 Poisson -11.9"
+
+
 @pytest.mark.parametrize("noisy", [False, True])
 def test_documents_name_one_family_as_often_as_they_should(noisy):
     pages = d.documents(3000, GENERATOR().manual_seed(0), spread=4.0, noisy=noisy)
@@ -173,7 +178,7 @@ def test_the_posterior_by_hand(bayes):
                 noise = stats.norm(true, d.NOISE)
                 weight[g] *= noise.cdf(low + d.WIDTH) - noise.cdf(low)
     expected = (weight / weight.sum())[None].float()
-    torch.testing.assert_close(bayes.posterior(x, log_p, x0), expected, atol=2e-4, rtol=1e-2)
+    torch.testing.assert_close(bayes.log_weights(x, log_p, x0).softmax(-1), expected, atol=2e-4, rtol=1e-2)
 
 
 def test_predictions_average_over_the_posterior(bayes):
@@ -193,18 +198,12 @@ def test_bins_under_noise_sum_to_one(bayes):
 
 def test_points_outside_the_span_rule_out_unless_place_is_ignored():
     x, log_p, x0 = torch.tensor([[-6]]), torch.tensor([[-4.0]]), torch.tensor([-5])
-    strict, blind = (d.Bayes(spread, cells=24).posterior(x, log_p, x0) for spread in (4.0, None))
+    strict, blind = (
+        d.Bayes(spread, cells=24).log_weights(x, log_p, x0).softmax(-1) for spread in (4.0, None)
+    )
     only_normals = d.Bayes(4.0, cells=24).family(strict)
     assert only_normals[0, 0] > 0.999
     assert (blind > 0).sum() > (strict > 1e-12).sum()
-
-
-def test_names_multiply_the_likelihood(bayes):
-    x, log_p, x0 = torch.tensor([[5]]), torch.tensor([[-2.5]]), torch.tensor([7])
-    plain = bayes.family(bayes.posterior(x, log_p, x0))
-    log_names = torch.tensor([[0.0, 1.0, -1.0, 2.0, 0.5]])
-    named = bayes.family(bayes.posterior(x, log_p, x0, log_names))
-    torch.testing.assert_close(named, (plain.log() + log_names).softmax(-1), atol=1e-5, rtol=1e-3)
 
 
 def test_outliers_mix_with_chance():
@@ -212,7 +211,9 @@ def test_outliers_mix_with_chance():
     x, log_p, x0 = torch.tensor([[5]]), torch.tensor([[-2.5]]), torch.tensor([7])
     seen = bayes.p_bins[d.x_token(x[0, 0]), d.bins(log_p[0, 0])] * bayes.p_x[d.x_token(x[0, 0])]
     weight = bayes.log_prior.exp() * bayes.p_x[d.x_token(x0[0])] * (0.7 * seen + 0.3 / (d.XS * d.BINS))
-    torch.testing.assert_close(bayes.posterior(x, log_p, x0)[0], weight / weight.sum(), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(
+        bayes.log_weights(x, log_p, x0)[0].softmax(-1), weight / weight.sum(), atol=1e-6, rtol=1e-3
+    )
 
 
 def test_more_points_name_the_family(bayes):
@@ -221,6 +222,6 @@ def test_more_points_name_the_family(bayes):
     x, log_p = d.draw_points(drawn, 17, generator, spread=4.0)
     right = []
     for n in (1, 16):
-        posterior = bayes.posterior(x[:, :n], log_p[:, :n], x[:, 16])
+        posterior = bayes.log_weights(x[:, :n], log_p[:, :n], x[:, 16]).softmax(-1)
         right.append((bayes.family(posterior).argmax(-1) == drawn.family).float().mean())
     assert right[0] < 0.7 < 0.8 < right[1]

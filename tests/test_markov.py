@@ -167,6 +167,31 @@ def test_order_of_examples_makes_no_difference_to_bayes():
     torch.testing.assert_close(there, back)
 
 
+def test_a_reader_that_forgets_sees_the_last_tokens_only():
+    mixture = random_mixture(2, 3, 4, 5)
+    tokens, _ = markov.sample(mixture, 6, 9, torch.Generator().manual_seed(0))
+    exact = markov.infer(mixture, tokens).predictive[:, 1:]
+    torch.testing.assert_close(markov.forgetful(mixture, tokens, 9), exact)
+    three = markov.forgetful(mixture, tokens, 3)
+    assert three.shape == exact.shape
+    torch.testing.assert_close(three[:, :3], exact[:, :3])
+    changed = tokens.clone()
+    changed[:, 2] = (changed[:, 2] + 1) % 4
+    torch.testing.assert_close(markov.forgetful(mixture, changed, 3)[:, 5:], three[:, 5:])
+    assert (markov.forgetful(mixture, changed, 3)[:, 4] - three[:, 4]).abs().max() > 1e-3
+    anywhere = Mixture(
+        mixture.prior, torch.full_like(mixture.start, 1 / 3), mixture.transition, mixture.emission
+    )
+    alone = markov.infer(anywhere, tokens[:, 4:7]).predictive[:, -1]
+    torch.testing.assert_close(three[:, 6], alone)
+
+
+def test_a_window_that_opens_on_a_delimiter_is_possible():
+    mixture = markov.hidden_markov(K=3, V=4, seed=0)
+    tokens = torch.tensor([[0, 1, 4, 2, 3, 4, 1]])
+    assert torch.isfinite(markov.forgetful(mixture, tokens, 2)).all()
+
+
 def test_kl_is_zero_for_equals_and_ignores_what_never_happens():
     p = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
     assert markov.kl(p, p).tolist() == [0, 0]

@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from nbval.plugin import get_sanitize_patterns
 from PIL import Image
 
-from course_lib.page import PALETTE, ClaimError, claim, figure, figures, new_figure, scrub, table
+from course_lib.page import (
+    PALETTE,
+    ClaimError,
+    band,
+    claim,
+    figure,
+    figures,
+    interval,
+    new_figure,
+    scrub,
+    table,
+)
 from course_lib.page import tables as tables_module
 from course_lib.page import widgets as widgets_module
 from course_lib.page.tables import number
@@ -311,3 +322,19 @@ def test_sanitiser_masks_measurements(one, two):
 )
 def test_sanitiser_keeps_bounds_counts_and_words(one, two):
     assert sanitised(one) != sanitised(two)
+
+
+def test_an_interval_is_written_with_two_decimals():
+    assert interval(0.8, 0.75, 0.85) == "0.80 (0.75–0.85)"
+    assert interval(-0.3, -1.6, 0.9) == "-0.30 (-1.60 to 0.90)"
+
+
+def test_a_band_lies_between_its_intervals():
+    fig, ax = new_figure()
+    band(ax, [1, 2], [(0.5, 0.4, 0.7), (0.6, 0.5, 0.8)], "--", label="hits", color=PALETTE["wine"])
+    (curve,) = ax.lines
+    assert curve.get_ydata().tolist() == [0.5, 0.6]
+    assert (curve.get_linestyle(), curve.get_label()) == ("--", "hits")
+    corners = {tuple(xy) for xy in ax.collections[0].get_paths()[0].vertices.round(6).tolist()}
+    assert {(1, 0.4), (1, 0.7), (2, 0.5), (2, 0.8)} <= corners
+    plt.close(fig)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import nbformat
 import yaml
 from nbformat import NotebookNode
+
+from course_lib.packages import whole
 
 
 def listed(root: Path) -> list[Path]:
@@ -66,6 +67,5 @@ def read(path: Path) -> NotebookNode:
 
 def write(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(text.rstrip("\n") + "\n", encoding="utf-8")

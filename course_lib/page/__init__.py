@@ -2,8 +2,19 @@
 
 from course_lib.page.claims import ClaimError, claim
 from course_lib.page.drag import drag_query
-from course_lib.page.figures import PALETTE, figure, new_figure
-from course_lib.page.tables import table
+from course_lib.page.figures import PALETTE, band, figure, new_figure
+from course_lib.page.tables import interval, table
 from course_lib.page.widgets import scrub
 
-__all__ = ["PALETTE", "ClaimError", "claim", "drag_query", "figure", "new_figure", "scrub", "table"]
+__all__ = [
+    "PALETTE",
+    "ClaimError",
+    "band",
+    "claim",
+    "drag_query",
+    "figure",
+    "interval",
+    "new_figure",
+    "scrub",
+    "table",
+]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
 from cycler import cycler
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -78,6 +80,23 @@ def new_figure(
         raise ValueError(f"width must be between 0 and {MAX_WIDTH} inches, got {width}")
     plt.rcParams.update(_STYLE)
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **subplots)
+
+
+def band(
+    ax: Axes, x: Sequence[float], intervals: Iterable[Sequence[float]], style: str = "-", **line: Any
+) -> None:
+    """Draws a curve of means with the band of their intervals.
+
+    Args:
+        ax: Axes to draw on.
+        x: Places of the means.
+        intervals: Mean, low and high at each place, as `demonstrations.mean_interval` returns them.
+        style: Format of the curve, as in "--".
+        **line: Passed to `ax.plot` (`label`, `color`, …).
+    """
+    mean, low, high = zip(*intervals, strict=True)
+    (curve,) = ax.plot(x, mean, style, **line)
+    ax.fill_between(x, low, high, color=curve.get_color(), alpha=0.2, linewidth=0)
 
 
 def figure(fig: Figure, number: str, caption: str, alt: str) -> None:

@@ -25,6 +25,12 @@ def number(value: Any, digits: int) -> str:
     return f"{value:.1e}" if value and (float(text) == 0 or abs(value) >= 1e6) else text
 
 
+def interval(mean: float, low: float, high: float) -> str:
+    """A mean with its confidence interval, for a cell of a table: "0.87 (0.80–0.92)"."""
+    to = " to " if low < 0 else "–"
+    return f"{mean:.2f} ({low:.2f}{to}{high:.2f})"
+
+
 @dataclass(frozen=True, repr=False)
 class Table:
     """Cells as text, the first column naming the row; `numeric` says which columns align right."""

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from course_lib.packages import versions, whole
+from course_lib.scratch.recipe import Recipe
 from course_lib.scratch.transformer import Config, Transformer
 
-if TYPE_CHECKING:
-    from course_lib.scratch.training import Recipe
-
 FOLDER = files("course_lib.scratch")  # works from a checkout and from an installed wheel
+SUFFIX = ".safetensors"
 MADE_BY = ("torch", "safetensors", "accelerate", "course-lib")
 
 
@@ -30,7 +28,7 @@ class About:
     """What a checkpoint says of itself."""
 
     config: Config
-    recipe: Mapping[str, Any]  # steps, batch, lr, seed …, see `training.Recipe`
+    recipe: Mapping[str, Any]  # steps, batch, lr, seed …, see `Recipe`
     command: str  # what to type to train it again
     losses: Sequence[float]  # of each step, in nats
     evaluation: Mapping[str, float]  # measured when it was saved
@@ -56,10 +54,8 @@ def save(
         losses: of each step, stored to four decimals.
         evaluation: numbers by name that `evaluate` of its plan gives again.
     """
-    versions = {"python": platform.python_version()} | {name: version(name) for name in MADE_BY}
-    about = About(
-        model.config, asdict(recipe), command, [round(x, 4) for x in losses], dict(evaluation), versions
-    )
+    rounded = [round(loss, 4) for loss in losses]
+    about = About(model.config, asdict(recipe), command, rounded, dict(evaluation), versions(*MADE_BY))
     weights = {name: tensor.float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     _write(Path(path), weights, asdict(about))
 
@@ -91,7 +87,7 @@ def about(name: str | os.PathLike[str]) -> About:
 
 def names() -> list[str]:
     """The shipped checkpoints."""
-    return sorted(file.name.removesuffix(".safetensors") for file in _shipped())
+    return sorted(file.name.removesuffix(SUFFIX) for file in FOLDER.iterdir() if file.name.endswith(SUFFIX))
 
 
 # A run that may be interrupted
@@ -146,18 +142,12 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    save_file(dict(tensors), part, {"about": json.dumps(about, ensure_ascii=False)})
-    os.replace(part, path)
-
-
-def _shipped() -> Iterator[Any]:
-    return (file for file in FOLDER.iterdir() if file.name.endswith(".safetensors"))
+    with whole(path) as part:
+        save_file(dict(tensors), part, {"about": json.dumps(about, ensure_ascii=False)})
 
 
 def _find(name: str | os.PathLike[str]) -> Path:
-    path = Path(name) if str(name).endswith(".safetensors") else Path(str(FOLDER)) / f"{name}.safetensors"
+    path = Path(name) if str(name).endswith(SUFFIX) else Path(str(FOLDER)) / f"{name}{SUFFIX}"
     if not path.is_file():
         raise FileNotFoundError(f"name={str(name)!r}: no such checkpoint; shipped are {', '.join(names())}")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,34 +13,12 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from course_lib.scratch import checkpoints
+from course_lib.scratch.recipe import Recipe
 from course_lib.scratch.transformer import Config, Transformer
 
 EVERY = 200  # steps between two states kept
 Draw = Callable[[int, torch.Generator], torch.Tensor]  # how many, seeded -> (B, T) token ids
 Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained; a step's batch and learning rate depend on nothing else."""
-
-    steps: int
-    batch: int = 64  # sequences a step, over all processes
-    lr: float = 0.01  # the highest: it rises over `warmup` steps and falls as a half cosine to a twentieth
-    warmup: int = 50
-    weight_decay: float = 0.01
-    seed: int = 0  # of the first weights and of the data
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of a step, the first of which is 0."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
-
-    def generator(self, step: int) -> torch.Generator:
-        """What the data of a step are drawn with: a run taken up again sees what it would have seen."""
-        return torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + step)
 
 
 @dataclass(frozen=True)
@@ -85,7 +62,7 @@ def train(
     """Trains a model in place; every process draws the whole batch and takes its share.
 
     Args:
-        model: trained where it is, or on the GPUs of the processes.
+        model: moved to the device that Accelerate chooses, a GPU if there is one, and trained there.
         draw: makes a batch of sequences; called once a step.
         recipe: steps, batch size, learning rate, seed.
         loss: the mean over a batch of what is to become small.

@@ -85,13 +85,15 @@ class Transformer(nn.Module):
         readout: how its heads attend, see `course_lib.attention`.
 
     Raises:
-        ValueError: the heads do not divide the width.
+        ValueError: the heads do not divide the width, or are of odd width and rotary.
     """
 
     def __init__(self, config: Config, readout: attention.Readout = attention.softmax) -> None:
         super().__init__()
         if config.d % config.heads:
             raise ValueError(f"d={config.d}: expected a multiple of heads={config.heads}")
+        if config.rotary and config.d // config.heads % 2:
+            raise ValueError(f"rotary=True: expected heads of even width, got {config.d // config.heads}")
         self.config = config
         self.tokens = nn.Embedding(config.vocab, config.d)
         self.positions = None if config.rotary else nn.Embedding(config.length, config.d)
@@ -125,3 +127,9 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x) @ self.tokens.weight.T
+
+
+@torch.no_grad()
+def logits(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits of a trained model, computed where it is: (B, T) token ids to (B, T, vocab) on the CPU."""
+    return model(tokens.to(next(model.parameters()).device)).float().cpu()
