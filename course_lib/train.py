@@ -12,21 +12,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 
-from course_lib import concepts, densities
+from course_lib import concepts, densities, functions
 from course_lib.scratch import checkpoints
 from course_lib.scratch.training import Plan, train
-from course_lib.scratch.transformer import Transformer
 
-PLANS: dict[str, Plan] = concepts.PLANS | densities.PLANS
-
-
-def start(plan: Plan) -> Transformer:
-    """The model of a plan before its first step."""
-    torch.manual_seed(plan.recipe.seed)
-    return Transformer(plan.config)
+PLANS: dict[str, Plan] = concepts.PLANS | densities.PLANS | functions.PLANS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     plan, kept = PLANS[given.name], given.out / f"{given.name}.kept"
     given.out.mkdir(parents=True, exist_ok=True)
-    model = start(plan)
-    losses = train(model, plan.draw, plan.recipe, until=given.until, resume=kept)
+    model = plan.start()
+    losses = train(model, plan.draw, plan.recipe, loss=plan.loss, until=given.until, resume=kept)
     if not PartialState().is_main_process:
         return
     evaluation = plan.evaluate(model)

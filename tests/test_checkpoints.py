@@ -111,7 +111,7 @@ def test_its_evaluation_is_reproduced(name):
 def test_its_command_follows_the_recorded_losses(name):
     plan, recorded = command.PLANS[name], checkpoints.about(name).losses
     tenth = plan.recipe.steps // (10 if name in ("concepts", "concepts-single", "densities") else 60)
-    model = command.start(plan)
+    model = plan.start()
     losses = train(model, plan.draw, plan.recipe, until=tenth)
     again, then = (torch.tensor(x[:tenth]).unfold(0, 50, 50).mean(-1) for x in (losses, recorded))
     torch.testing.assert_close(again, then, atol=0.04, rtol=0)  # rounding takes another course on other CPUs

@@ -158,7 +158,7 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
     first, second = (torch.tensor(checkpoints.about(path).losses) for path in paths)
     torch.testing.assert_close(first, second, atol=3e-4, rtol=0)
     one, two = map(load_file, paths)
-    start = command.start(command.PLANS[name]).state_dict()
+    start = command.PLANS[name].start().state_dict()
     for key in one:
         apart, moved = (one[key] - two[key]).norm(), (one[key] - start[key]).norm()
         by_muon = key.startswith("blocks") and one[key].ndim == 2  # computed in bfloat16

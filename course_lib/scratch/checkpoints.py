@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from course_lib.packages import versions, whole
 from course_lib.scratch.recipe import Recipe
@@ -20,6 +21,7 @@ from course_lib.scratch.transformer import Config, Transformer
 
 FOLDER = files("course_lib.scratch")  # works from a checkout and from an installed wheel
 SUFFIX = ".safetensors"
+Model = TypeVar("Model", bound=nn.Module)
 MADE_BY = ("torch", "safetensors", "accelerate", "course-lib")
 
 
@@ -37,7 +39,7 @@ class About:
 
 def save(
     path: str | os.PathLike[str],
-    model: Transformer,
+    model: nn.Module,
     *,
     recipe: Recipe,
     command: str,
@@ -60,18 +62,23 @@ def save(
     _write(Path(path), weights, asdict(about))
 
 
-def load(name: str | os.PathLike[str], device: str | torch.device | None = None) -> Transformer:
+def load(
+    name: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    build: Callable[[Config], Model] = Transformer,
+) -> Model:
     """The model of a shipped checkpoint of that name, or of a file that ends with ".safetensors".
 
     Args:
         name: as in `names()`, or a path.
         device: where to put it; by default the GPU if there is one.
+        build: makes a model of the checkpoint's `Config`; another kind than was saved is an error.
 
     Raises:
         FileNotFoundError: there is no such checkpoint; the message lists what there is.
         ValueError: the file is damaged, or not a checkpoint of this course.
     """
-    model = Transformer(about(name).config)
+    model = build(about(name).config)
     try:
         model.load_state_dict(load_file(_find(name)))
     except (RuntimeError, SafetensorError) as error:
@@ -95,7 +102,7 @@ def names() -> list[str]:
 
 def keep(
     path: Path,
-    model: Transformer,
+    model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     recipe: Recipe,
     losses: Sequence[float],
@@ -110,7 +117,7 @@ def keep(
 
 
 def take_up(
-    path: Path, model: Transformer, optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe
+    path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe
 ) -> list[float]:
     """Puts a kept state into the model and its optimizers; the losses so far, none if there is no file.
 

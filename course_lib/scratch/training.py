@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,8 +18,13 @@ from course_lib.scratch.recipe import Recipe
 from course_lib.scratch.transformer import Config, Transformer
 
 EVERY = 200  # steps between two states kept
-Draw = Callable[[int, torch.Generator], torch.Tensor]  # how many, seeded -> (B, T) token ids
+Draw = Callable[[int, torch.Generator], torch.Tensor]  # how many, seeded -> (B, T) token ids, or vectors
 Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+
+def next_token(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy, in nats, of each token (B, T) but the first after those before it."""
+    return functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,14 @@ class Plan:
     config: Config
     recipe: Recipe
     draw: Draw
-    evaluate: Callable[[Transformer], dict[str, float]]  # numbers by name, the same whenever it is called
+    evaluate: Callable[[Any], dict[str, float]]  # numbers by name, the same whenever it is called
+    build: Callable[[Config], nn.Module] = Transformer
+    loss: Loss = next_token
 
-
-def next_token(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy, in nats, of each token (B, T) but the first after those before it."""
-    return functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    def start(self) -> nn.Module:
+        """The model before its first step."""
+        torch.manual_seed(self.recipe.seed)
+        return self.build(self.config)
 
 
 def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -45,8 +53,10 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     matrices = {id(layer.weight): layer.weight for layer in layers}
     others = [parameter for parameter in model.parameters() if id(parameter) not in matrices]
     decay = recipe.weight_decay
-    muon = torch.optim.Muon(matrices.values(), recipe.lr, decay, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(others, recipe.lr, betas=(0.9, 0.99), weight_decay=decay)]
+    adamw = torch.optim.AdamW(others, recipe.lr, betas=(0.9, 0.99), weight_decay=decay)
+    if not matrices:
+        return [adamw]
+    return [torch.optim.Muon(matrices.values(), recipe.lr, decay, adjust_lr_fn="match_rms_adamw"), adamw]
 
 
 def train(
