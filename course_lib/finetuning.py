@@ -176,18 +176,24 @@ def look(model: lm.LanguageModel, format: Format, case: Case, shots: int, labels
     )
 
 
-def same_direction(icl: Look, tuned: Look, zero: Look) -> torch.Tensor:
+def same_direction(icl: Look, tuned: Look, zero: Look, *, sideways: bool = False) -> torch.Tensor:
     """SimAOU of Dai et al.: cosine of how demonstrations and how fine-tuning change the heads' outputs.
 
     Args:
         icl: the queries after demonstrations.
         tuned: the queries alone, asked of the fine-tuned model.
         zero: the queries alone, asked of the model as it was.
+        sideways: leave out of both changes what is along the outputs of `zero`. Two changes that both make
+            these shorter agree in that, whatever else they do.
 
     Returns:
         (layers,) means over queries.
     """
-    return torch.cosine_similarity(icl.outputs - zero.outputs, tuned.outputs - zero.outputs, dim=-1).mean(0)
+    changes = [each.outputs - zero.outputs for each in (icl, tuned)]
+    if sideways:
+        along = nn.functional.normalize(zero.outputs, dim=-1)
+        changes = [change - (change * along).sum(-1, keepdim=True) * along for change in changes]
+    return torch.cosine_similarity(*changes, dim=-1).mean(0)
 
 
 def same_attention(icl: Look, other: Look) -> torch.Tensor:
@@ -268,6 +274,7 @@ def measure(
         moved = [(each.outputs - zero.outputs).norm(dim=-1).mean() for each in (tuned, icl)]
         found = {
             "direction": same_direction(icl, tuned, zero).mean(),
+            "sideways": same_direction(icl, tuned, zero, sideways=True).mean(),
             "attention": same_attention(icl, tuned).mean(),
             "attention before": same_attention(icl, zero).mean(),
             "size": moved[0] / moved[1],

@@ -45,7 +45,7 @@ ridge = Exercise(
         "takes no account of the noise: that is least squares": lambda x, y, query, noise: (
             query @ (torch.linalg.pinv(x) @ y)
         ),
-        "adds a number to every entry of XᵀX: the penalty belongs on its diagonal": lambda x, y, query, noise: (
+        "adds σ² to every entry of XᵀX: it belongs on the diagonal": lambda x, y, query, noise: (
             query @ torch.linalg.solve(x.T @ x + noise**2, x.T @ y) if len(x) >= x.shape[1] else query.sum()
         ),
         "multiplies the penalty by n": lambda x, y, query, noise: _with(x, y, query, len(x) * noise**2),

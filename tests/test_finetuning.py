@@ -1,0 +1,264 @@
+"""Chapter 07: fine-tuning that leaves the model as it was, and likenesses of known value."""
+
+import pytest
+import torch
+
+from course_lib import finetuning, lm, results
+from course_lib.demonstrations import Case, Format, fingerprint
+from course_lib.finetuning import Look
+
+FORMAT = Format("{x}={y}", ";")
+SHOWN = [("ab", "yes"), ("cd", "no"), ("ef", "yes")]
+CASE = Case(SHOWN, [("gh", "no"), ("xyz", "yes")])
+LABELS = ("yes", "no")
+
+
+@pytest.fixture
+def separate(tiny):
+    """The tiny models whose keys and values have weights of their own."""
+    if not any(name.endswith("k_proj.weight") for name, _ in tiny.model.named_parameters()):
+        pytest.skip("keys and values are parts of one matrix")
+    return tiny
+
+
+def early_exit(model, prompt, answer, layer):
+    """−log p of the answer as if the model ended after a layer, by transformers' own hidden states."""
+    tokens = torch.tensor([[*prompt, *answer]])
+    states = []
+    hook = model.model.base_model.layers[layer].register_forward_hook(lambda m, a, out: states.append(out))
+    model.model(input_ids=tokens, use_cache=False)
+    hook.remove()
+    logits = model.model.get_output_embeddings()(model.model.base_model.norm(states[0]))[0]
+    at = slice(len(prompt) - 1, -1)
+    return torch.nn.functional.cross_entropy(logits[at], tokens[0, len(prompt) :])
+
+
+# Fine-tuning
+
+
+def test_a_copy_shares_all_but_keys_and_values(llama):
+    other, weights = finetuning.sharing(llama)
+    mine, theirs = dict(llama.model.named_parameters()), dict(other.model.named_parameters())
+    assert len(weights) == 2 * llama.n_layers
+    for name, parameter in mine.items():
+        assert (theirs[name] is parameter) == (name not in weights), name
+        assert torch.equal(theirs[name], parameter)
+    assert all(theirs[name] is weight for name, weight in weights.items())
+
+
+def test_models_without_separate_keys_are_refused(tmp_path):
+    import families
+
+    model = lm.load(str(families.make("gpt2", tmp_path)), device="cpu")
+    with pytest.raises(ValueError, match="k_proj and v_proj in every layer, found 0"):
+        finetuning.sharing(model)
+
+
+def test_the_loss_is_that_of_the_answer(llama):
+    prompt, answer = FORMAT.tokens(llama, [], "ab", "yes")
+    assert len(answer) == 3
+    logits = llama.model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
+    log_p = logits.log_softmax(-1)
+    by_hand = -sum(log_p[len(prompt) - 1 + i, token] for i, token in enumerate(answer)) / 3
+    torch.testing.assert_close(finetuning.answer_loss(llama, prompt, answer), by_hand)
+
+
+def test_each_layer_learns_from_what_it_computes_itself(separate):
+    prompt, answer = FORMAT.tokens(separate, [], "ab", "yes")
+    other, weights = finetuning.sharing(separate)
+    loss = finetuning.layer_losses(other, prompt, answer)
+    each = [early_exit(other, prompt, answer, layer) for layer in range(other.n_layers)]
+    torch.testing.assert_close(loss, sum(each))
+    gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+    for layer, own in enumerate(each):
+        names = [name for name in weights if f"layers.{layer}." in name]
+        expected = torch.autograd.grad(own, [weights[name] for name in names], retain_graph=True)
+        for name, gradient in zip(names, expected, strict=True):
+            torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [finetuning.answer_loss, finetuning.layer_losses])
+def test_one_step_for_each_demonstration_in_order(separate, loss):
+    before = fingerprint(separate)
+    once = finetuning.finetune(separate, FORMAT, SHOWN[:1], 0.1, loss)
+    other, weights = finetuning.sharing(separate)
+    gradients = torch.autograd.grad(loss(other, *FORMAT.tokens(other, [], *SHOWN[0])), list(weights.values()))
+    for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+        torch.testing.assert_close(once.model.get_parameter(name), weight - 0.1 * gradient)
+    at_once = finetuning.finetune(separate, FORMAT, SHOWN[:2], 0.1, loss)
+    in_turn = finetuning.finetune(once, FORMAT, SHOWN[1:2], 0.1, loss)
+    for name in weights:
+        torch.testing.assert_close(at_once.model.get_parameter(name), in_turn.model.get_parameter(name))
+    assert fingerprint(separate) == before
+    assert all(p.grad is None for p in separate.model.parameters())
+
+
+def test_fine_tuning_learns(real):
+    pairs = [("The sky on a clear day is", "green")]
+    form = Format("{x} {y}")
+    prompt, answer = form.tokens(real, [], *pairs[0])
+    before = fingerprint(real)
+    tuned = finetuning.finetune(real, form, pairs * 3, 0.01)
+    losses = [finetuning.answer_loss(model, prompt, answer).item() for model in (real, tuned)]
+    assert losses[1] < losses[0] - 1
+    assert fingerprint(real) == before
+
+
+def test_a_random_update_goes_as_far_in_each_matrix(llama):
+    tuned = finetuning.finetune(llama, FORMAT, SHOWN, 0.1)
+    one, same, two = (finetuning.random_update(llama, tuned, seed) for seed in (0, 0, 1))
+    _, weights = finetuning.sharing(llama)
+    for name, weight in weights.items():
+        moved = [model.model.get_parameter(name) - weight for model in (tuned, one, two)]
+        torch.testing.assert_close(moved[0].norm(), moved[1].norm(), rtol=1e-4, atol=1e-6)
+        assert torch.cosine_similarity(moved[1].flatten(), moved[2].flatten(), dim=0).abs() < 0.3
+        assert torch.equal(one.model.get_parameter(name), same.model.get_parameter(name))
+
+
+def test_an_untrained_model_has_the_shape_and_other_weights(llama):
+    state = torch.random.get_rng_state()
+    one, same, two = (finetuning.untrained(llama, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert one.model.config == llama.model.config
+    assert fingerprint(one) == fingerprint(same)
+    assert len({fingerprint(one), fingerprint(two), fingerprint(llama)}) == 3
+    assert not one.model.training
+
+
+# Likenesses
+
+
+def test_a_look_reads_the_last_token(tiny):
+    for shots in (0, 3):
+        seen = finetuning.look(tiny, FORMAT, CASE, shots, LABELS)
+        prompts = [FORMAT.tokens(tiny, SHOWN[:shots], x)[0] for x, _ in CASE.queries]
+        out = lm.forward(tiny, prompts, lm.Read(heads=range(4), attention=range(4)))
+        torch.testing.assert_close(seen.outputs, out.heads[:, :, 0].flatten(2))
+        last = 3  # "gh="; one byte is one token
+        alpha = out.attention[1, 2, 0, 1, len(prompts[1]) - last : len(prompts[1])]
+        expected = alpha.clamp_min(1e-30).log()
+        torch.testing.assert_close(seen.scores[1, 2, 1], expected - expected.mean())
+        assert seen.scores.shape == (2, 4, tiny.n_heads, last)
+        assert seen.choices.shape == (2,)
+
+
+def planted(outputs, choices=(0, 0, 0)):
+    scores = torch.ones(3, 2, 1, 4)
+    return Look(torch.as_tensor(outputs, dtype=torch.float32), scores, torch.tensor(choices))
+
+
+def test_directions_are_compared_from_where_the_query_was():
+    zero = torch.full((3, 2, 5), 100.0)
+    step = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0))
+    icl = planted(zero + step)
+    for factor, cosine in ((0.5, 1), (-2.0, -1)):
+        tuned = planted(zero + factor * step)
+        torch.testing.assert_close(
+            finetuning.same_direction(icl, tuned, planted(zero)),
+            torch.full((2,), float(cosine)),
+            atol=1e-4,
+            rtol=0,
+        )
+
+
+def test_sideways_leaves_out_what_shortens_both():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(3, 2, 400, generator=generator)
+    one, two = torch.randn(2, 3, 2, 400, generator=generator)
+    icl, tuned = (planted(0.1 * start + 0.2 * noise) for noise in (one, two))
+    assert finetuning.same_direction(icl, tuned, planted(start)).min() > 0.8
+    apart = finetuning.same_direction(icl, tuned, planted(start), sideways=True)
+    assert apart.abs().max() < 0.15
+    near = planted(start + one), planted(start + one - 0.5 * start)
+    torch.testing.assert_close(
+        finetuning.same_direction(*near, planted(start), sideways=True), torch.ones(2), atol=1e-4, rtol=0
+    )
+
+
+def test_attention_is_compared_within_each_head():
+    scores = torch.randn(3, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    one = Look(torch.zeros(3, 2, 1), scores, torch.zeros(3))
+    two = one._replace(scores=torch.cat([scores[:, :, :2] * 3, -scores[:, :, 2:]], 2))
+    torch.testing.assert_close(finetuning.same_attention(one, one), torch.ones(2))
+    torch.testing.assert_close(finetuning.same_attention(one, two), torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_recall_counts_answers_that_were_wrong_before():
+    nothing = torch.zeros(3, 2, 5)
+    truth = torch.tensor([1, 1, 1])
+    zero, icl, tuned = (planted(nothing, choices) for choices in ((1, 0, 0), (1, 1, 0), (1, 1, 1)))
+    by_tuning, by_icl = finetuning.recalled(icl, tuned, zero, truth)
+    assert by_tuning.tolist() == [False, True, True]
+    assert by_icl.tolist() == [False, True, False]
+
+
+# The table
+
+
+def test_settings_do_not_share_texts():
+    for task in finetuning.FORMATS:
+        first, second = finetuning.settings(task, 2)
+        texts = [{x for x, _ in s.case.demonstrations} for s in (first, second)]
+        asked = [{x for x, _ in s.case.queries} for s in (first, second)]
+        assert [len(t) for t in texts + asked] == [8, 8, 12, 12]
+        assert not (texts[0] | texts[1]) & (asked[0] | asked[1])
+        assert all(y in first.labels for _, y in first.case.demonstrations)
+        assert max(len(x.split()) for x in texts[0] | asked[0]) <= 20
+
+
+def test_each_update_is_another(llama):
+    here, there = (finetuning.Setting(FORMAT, LABELS, c) for c in (CASE, Case([("q", "no")], CASE.queries)))
+    tuned = [finetuning.taught(llama, update, here, there) for update in finetuning.UPDATES]
+    assert len({fingerprint(model) for model in tuned}) == len(finetuning.UPDATES)
+    expected = finetuning.finetune(llama, FORMAT, SHOWN, finetuning.LR)
+    assert fingerprint(tuned[0]) == fingerprint(expected)
+    other = finetuning.finetune(llama, FORMAT, [("q", "no")], finetuning.LR)
+    assert fingerprint(tuned[3]) == fingerprint(other)
+
+
+def test_rows_hold_what_was_measured(llama, monkeypatch):
+    monkeypatch.setattr(finetuning, "SHOTS", 3)
+    here = finetuning.Setting(FORMAT, LABELS, CASE)
+    (row,) = finetuning.measure(llama, here, here, ["gradient descent"])
+    zero, icl = (finetuning.look(llama, FORMAT, CASE, shots, LABELS) for shots in (0, 3))
+    tuned = finetuning.look(finetuning.finetune(llama, FORMAT, SHOWN, finetuning.LR), FORMAT, CASE, 0, LABELS)
+    expected = finetuning.same_direction(icl, tuned, zero).mean()
+    assert row["update"] == "gradient descent"
+    assert row["direction"] == pytest.approx(expected.item(), abs=1e-4)
+    assert row["attention before"] == pytest.approx(
+        finetuning.same_attention(icl, zero).mean().item(), abs=1e-4
+    )
+    assert row["size"] > 0
+    right = torch.tensor([1, 0])
+    assert row["accuracy"][0] == (zero.choices == right).double().mean()
+    assert row["recalled"][3] == (zero.choices != right).sum()
+
+
+def test_the_stored_table_is_measured_again(real):
+    stored = results.load("finetuning-smollm2-135m")
+    assert stored.settings["lr"] == finetuning.LR
+    assert stored.settings["shots"] == finetuning.SHOTS
+    here, there = (finetuning.settings(task, 10)[7] for task in ("topic", "sentiment"))
+    again = finetuning.measure(real, here, there, ["gradient descent", "the other task"])
+    for row in again:
+        (kept,) = (
+            r
+            for r in stored.rows
+            if (r["task"], r["case"], r["model"], r["update"]) == ("topic", 7, "trained", row["update"])
+        )
+        assert row["direction"] == pytest.approx(kept["direction"], abs=0.03)
+        assert row["attention before"] == pytest.approx(kept["attention before"], abs=0.01)
+
+
+def test_the_command_writes_a_results_file(llama, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lm, "load", lambda name: llama)
+    monkeypatch.setattr(finetuning, "UPDATES", ("gradient descent",))
+    monkeypatch.setattr(
+        finetuning, "measure", lambda model, here, there: [{"update": "a", "direction": 0.5}] * 5
+    )
+    finetuning.main(["--cases", "1", "--out", str(tmp_path)])
+    (path,) = tmp_path.glob("*.json")
+    assert path.name == "finetuning-smollm2-135m.json"
+    text = path.read_text()
+    assert "python -m course_lib.finetuning --model smollm2-135m --cases 1" in text
+    assert text.count('"untrained"') == 10
