@@ -27,7 +27,6 @@ from course_lib.demonstrations import (
     centred,
     draw,
     label_log_probs,
-    shuffle_answers,
     truth,
 )
 
@@ -117,15 +116,24 @@ def finetune(
     return tuned
 
 
-def random_update(model: lm.LanguageModel, tuned: lm.LanguageModel, seed: int) -> lm.LanguageModel:
-    """The control: each matrix of keys and values moved as far as fine-tuning did, in a random direction."""
+def random_update(
+    model: lm.LanguageModel, tuned: lm.LanguageModel, seed: int, times: float = 1.0
+) -> lm.LanguageModel:
+    """The control: each matrix of keys and values moved as far as by fine-tuning, but in a random direction.
+
+    Args:
+        model: stays as it is.
+        tuned: the same model after fine-tuning.
+        seed: another seed draws other directions.
+        times: so many times as far as fine-tuning.
+    """
     other, weights = sharing(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in weights.items():
             moved = (tuned.model.get_parameter(name) - weight).norm()
             direction = torch.randn(weight.shape, generator=generator).to(weight)
-            weight += moved * direction / direction.norm()
+            weight += times * moved * direction / direction.norm()
     return other
 
 
@@ -145,7 +153,7 @@ def untrained(model: lm.LanguageModel, seed: int = 0) -> lm.LanguageModel:
 class Look(NamedTuple):
     """What a model does to the Q queries of a case, read at the last token of each prompt."""
 
-    outputs: torch.Tensor  # (Q, layers, heads · head_dim) what the heads write, side by side
+    outputs: torch.Tensor  # (Q, layers, heads, head_dim) what the heads write, before the output projection
     scores: torch.Tensor  # (Q, layers, heads, last) attention scores on the last tokens, of mean zero
     choices: torch.Tensor  # (Q,) the label chosen, without the tilt to a label that all queries share
 
@@ -171,9 +179,7 @@ def look(model: lm.LanguageModel, format: Format, case: Case, shots: int, labels
     near = torch.stack([a[..., len(p) - last : len(p)] for a, p in zip(alpha, prompts, strict=True)])
     scores = near.clamp_min(1e-30).log()
     log_p = label_log_probs(model, format, [case], [shots], labels)[0, 0]  # (Q, labels)
-    return Look(
-        out.heads[:, :, 0].flatten(2), scores - scores.mean(-1, keepdim=True), centred(log_p).argmax(-1)
-    )
+    return Look(out.heads[:, :, 0], scores - scores.mean(-1, keepdim=True), centred(log_p).argmax(-1))
 
 
 def same_direction(icl: Look, tuned: Look, zero: Look, *, sideways: bool = False) -> torch.Tensor:
@@ -183,8 +189,8 @@ def same_direction(icl: Look, tuned: Look, zero: Look, *, sideways: bool = False
         icl: the queries after demonstrations.
         tuned: the queries alone, asked of the fine-tuned model.
         zero: the queries alone, asked of the model as it was.
-        sideways: leave out of both changes what is along the outputs of `zero`. Two changes that both make
-            these shorter agree in that, whatever else they do.
+        sideways: leave out of both changes, head by head, what is along the outputs of `zero`. Two changes
+            that both make these shorter agree in that, whatever else they do.
 
     Returns:
         (layers,) means over queries.
@@ -193,7 +199,7 @@ def same_direction(icl: Look, tuned: Look, zero: Look, *, sideways: bool = False
     if sideways:
         along = nn.functional.normalize(zero.outputs, dim=-1)
         changes = [change - (change * along).sum(-1, keepdim=True) * along for change in changes]
-    return torch.cosine_similarity(*changes, dim=-1).mean(0)
+    return torch.cosine_similarity(*(change.flatten(2) for change in changes), dim=-1).mean(0)
 
 
 def same_attention(icl: Look, other: Look) -> torch.Tensor:
@@ -233,7 +239,14 @@ FORMATS = {
     "sentiment": Format("Review: {x}\nSentiment: {y}", "\n\n"),
     "topic": Format("Article: {x}\nTopic: {y}", "\n\n"),
 }
-UPDATES = ("gradient descent", "layer by layer", "shuffled labels", "the other task", "random direction")
+UPDATES = (
+    "gradient descent",
+    "layer by layer",
+    "wrong labels",
+    "the other task",
+    "random direction",
+    "random, × 50",
+)
 LR, SHOTS = 0.003, 8
 
 
@@ -253,12 +266,15 @@ def taught(model: lm.LanguageModel, update: str, here: Setting, there: Setting) 
     shown = here.case.demonstrations
     if update == "layer by layer":
         return finetune(model, here.format, shown, LR, layer_losses)
-    if update == "shuffled labels":
-        return finetune(model, here.format, shuffle_answers([here.case])[0].demonstrations, LR)
+    if update == "wrong labels":
+        next_label = dict(zip(here.labels, [*here.labels[1:], here.labels[0]], strict=True))
+        return finetune(model, here.format, [(x, next_label[y]) for x, y in shown], LR)
     if update == "the other task":
         return finetune(model, there.format, there.case.demonstrations, LR)
     tuned = finetune(model, here.format, shown, LR)
-    return tuned if update == "gradient descent" else random_update(model, tuned, seed=0)
+    if update == "gradient descent":
+        return tuned
+    return random_update(model, tuned, seed=0, times=50 if update == "random, × 50" else 1)
 
 
 def measure(
@@ -271,7 +287,7 @@ def measure(
     for update in updates:
         tuned = look(taught(model, update, here, there), here.format, here.case, 0, here.labels)
         by_tuning, by_icl = recalled(icl, tuned, zero, right)
-        moved = [(each.outputs - zero.outputs).norm(dim=-1).mean() for each in (tuned, icl)]
+        moved = [(each.outputs - zero.outputs).flatten(2).norm(dim=-1).mean() for each in (tuned, icl)]
         found = {
             "direction": same_direction(icl, tuned, zero).mean(),
             "sideways": same_direction(icl, tuned, zero, sideways=True).mean(),
@@ -309,7 +325,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for who, asked in (("trained", model), ("untrained", untrained(model))):
                 named = {"task": task, "case": i, "model": who}
                 rows += [named | row for row in measure(asked, here, there)]
-                print(*named.values(), *(f"{r['update']} {r['direction']:.2f}" for r in rows[-5:]), sep=", ")
+                print(
+                    *named.values(),
+                    *(f"{r['update']} {r['direction']:.2f}" for r in rows[-len(UPDATES) :]),
+                    sep=", ",
+                )
     command = f"python -m course_lib.finetuning --model {given.model} --cases {given.cases}"
     about = {"lr": LR, "shots": SHOTS, "queries": 12, "device": model.device.type}
     path = given.out / f"finetuning-{Path(given.model).name}.json"

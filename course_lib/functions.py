@@ -338,6 +338,6 @@ def _plan(family: Family, steps: int, build: type[Regressor] = Regressor) -> Pla
     return Plan(config, recipe, learn, partial(evaluate, family=family), build, squared_error)
 
 
-STEPS = {"linear-5": 8000, "linear-8": 8000, "trees-8": 3000, "networks-8": 3000}
+STEPS = {"linear-5": 8000, "linear-8": 8000, "trees-8": 6000, "networks-8": 3000}
 PLANS = {name: _plan(family, STEPS.get(name, 4000)) for name, family in FAMILIES.items()}
 PLANS["linear-5-interleaved"] = _plan(FAMILIES["linear-5"], 5000, Interleaved)

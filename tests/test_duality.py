@@ -166,6 +166,18 @@ def test_layers_of_equal_function_have_equal_tensors():
     assert not torch.allclose(duality.function_of(V, K), duality.function_of(V.roll(1, 1), K))
 
 
+def test_values_and_keys_may_change_places():
+    """The answer holds both of them against the same sum over examples."""
+    u, v, c = random(3, 4)
+    one, two = torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.float64)
+    one[-1], two[-1] = u, v
+    K_one, K_two = torch.outer(v, c), torch.outer(u, c)
+    x, y, query = prompt(6, 3)
+    answers = [duality.attend_in_layers(V[None], K[None], x, y, query) for V, K in ((one, K_one), (two, K_two))]
+    torch.testing.assert_close(*answers)
+    torch.testing.assert_close(duality.function_of(one, K_one), duality.function_of(two, K_two))
+
+
 def test_the_function_of_a_layer_gives_its_answers():
     V, K = random(4, 4), random(4, 4, seed=1)
     x, y, query = prompt(6, 3)

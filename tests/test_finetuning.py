@@ -107,10 +107,12 @@ def test_fine_tuning_learns(real):
 def test_a_random_update_goes_as_far_in_each_matrix(llama):
     tuned = finetuning.finetune(llama, FORMAT, SHOWN, 0.1)
     one, same, two = (finetuning.random_update(llama, tuned, seed) for seed in (0, 0, 1))
+    far = finetuning.random_update(llama, tuned, 0, times=7)
     _, weights = finetuning.sharing(llama)
     for name, weight in weights.items():
         moved = [model.model.get_parameter(name) - weight for model in (tuned, one, two)]
         torch.testing.assert_close(moved[0].norm(), moved[1].norm(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(far.model.get_parameter(name) - weight, 7 * moved[1], rtol=1e-3, atol=1e-5)
         assert torch.cosine_similarity(moved[1].flatten(), moved[2].flatten(), dim=0).abs() < 0.3
         assert torch.equal(one.model.get_parameter(name), same.model.get_parameter(name))
 
@@ -133,7 +135,7 @@ def test_a_look_reads_the_last_token(tiny):
         seen = finetuning.look(tiny, FORMAT, CASE, shots, LABELS)
         prompts = [FORMAT.tokens(tiny, SHOWN[:shots], x)[0] for x, _ in CASE.queries]
         out = lm.forward(tiny, prompts, lm.Read(heads=range(4), attention=range(4)))
-        torch.testing.assert_close(seen.outputs, out.heads[:, :, 0].flatten(2))
+        torch.testing.assert_close(seen.outputs, out.heads[:, :, 0])
         last = 3  # "gh="; one byte is one token
         alpha = out.attention[1, 2, 0, 1, len(prompts[1]) - last : len(prompts[1])]
         expected = alpha.clamp_min(1e-30).log()
@@ -144,7 +146,7 @@ def test_a_look_reads_the_last_token(tiny):
 
 def planted(outputs, choices=(0, 0, 0)):
     scores = torch.ones(3, 2, 1, 4)
-    return Look(torch.as_tensor(outputs, dtype=torch.float32), scores, torch.tensor(choices))
+    return Look(outputs.unflatten(-1, (5, -1)), scores, torch.tensor(choices))  # five heads
 
 
 def test_directions_are_compared_from_where_the_query_was():
@@ -212,8 +214,9 @@ def test_each_update_is_another(llama):
     assert len({fingerprint(model) for model in tuned}) == len(finetuning.UPDATES)
     expected = finetuning.finetune(llama, FORMAT, SHOWN, finetuning.LR)
     assert fingerprint(tuned[0]) == fingerprint(expected)
-    other = finetuning.finetune(llama, FORMAT, [("q", "no")], finetuning.LR)
-    assert fingerprint(tuned[3]) == fingerprint(other)
+    wrong = [("ab", "no"), ("cd", "yes"), ("ef", "no")]
+    for i, pairs in ((2, wrong), (3, [("q", "no")])):
+        assert fingerprint(tuned[i]) == fingerprint(finetuning.finetune(llama, FORMAT, pairs, finetuning.LR))
 
 
 def test_rows_hold_what_was_measured(llama, monkeypatch):

@@ -192,6 +192,11 @@ def test_sparse_bayes_is_the_posterior_mean():
     )
 
 
+def test_averaging_by_hand():
+    x, y = torch.tensor([[[1.0, 2.0], [3.0, 0.0]]]), torch.tensor([[2.0, 4.0]])
+    assert functions.averaging(x, y, torch.eye(2)[None]).tolist() == [[(2 + 12) / 2, 4 / 2]]
+
+
 def test_averaging_is_right_on_average():
     generator, w = seeded(), torch.tensor([1.0, -2.0])
     x = torch.randn(1, 50_000, 2, generator=generator)

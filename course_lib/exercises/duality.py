@@ -64,6 +64,10 @@ construct = Exercise(
             _construct(d, size)[0],
             torch.eye(d + 1),
         ),
+        "compares y and changes the inputs: each matrix needs one part only": lambda d, size: (
+            -size * torch.eye(d + 1),
+            torch.eye(d + 1),
+        ),
         "changes the inputs, too": lambda d, size: (-size * torch.eye(d + 1), _construct(d, size)[1]),
         "takes a step of size one": lambda d, size: _construct(d, 1.0),
         "has the step twice, in both matrices": lambda d, size: (
