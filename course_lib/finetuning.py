@@ -241,7 +241,7 @@ FORMATS = {
 }
 UPDATES = (
     "gradient descent",
-    "layer by layer",
+    "layer-causal",
     "wrong labels",
     "the other task",
     "random direction",
@@ -264,7 +264,7 @@ def settings(task: str, n: int, n_queries: int = 12, seed: int = 1) -> list[Sett
 def taught(model: lm.LanguageModel, update: str, here: Setting, there: Setting) -> lm.LanguageModel:
     """A model after one of the `UPDATES`; `there` is a setting of the other task."""
     shown = here.case.demonstrations
-    if update == "layer by layer":
+    if update == "layer-causal":
         return finetune(model, here.format, shown, LR, layer_losses)
     if update == "wrong labels":
         next_label = dict(zip(here.labels, [*here.labels[1:], here.labels[0]], strict=True))
