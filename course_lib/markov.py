@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -199,3 +201,46 @@ def forgetful(mixture: Mixture, tokens: torch.Tensor, window: int) -> torch.Tens
 def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """KL(p ‖ q) along the last axis, in nats; zero where p is."""
     return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+
+
+# Every document its own chain
+
+
+def own_chains(
+    V: int = 4, length: int = 64, concentration: float = 0.5
+) -> Callable[[int, torch.Generator], torch.Tensor]:
+    """Draws Markov chains that are all different: which token follows which has to be read in the sequence.
+
+    Args:
+        V: tokens.
+        length: of a sequence.
+        concentration: of the Dirichlet distribution of each token's successors; small is predictable.
+    """
+
+    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+        follows = dirichlet(concentration, n, V, V, generator=generator)
+        tokens = [torch.randint(V, (n,), generator=generator)]
+        for _ in range(length - 1):
+            following = follows[torch.arange(n), tokens[-1]]  # (n, V)
+            tokens.append(torch.multinomial(following, 1, generator=generator)[:, 0])
+        return torch.stack(tokens, 1)
+
+    return draw
+
+
+def bigrams(tokens: torch.Tensor, V: int = 4, concentration: float = 0.5) -> torch.Tensor:
+    """The exact prediction for `own_chains`: how often each token followed the present one, plus the prior.
+
+    Args:
+        tokens: (N, T).
+        V: as in `own_chains`.
+        concentration: as there.
+
+    Returns:
+        (N, T, V) probabilities of the next token.
+    """
+    one_hot = functional.one_hot(tokens, V).double()
+    pairs = one_hot[:, :-1, :, None] * one_hot[:, 1:, None, :]  # (N, T − 1, V, V)
+    counts = functional.pad(pairs.cumsum(1), (0, 0, 0, 0, 1, 0))  # (N, T, V, V), those before
+    here = torch.einsum("ntv,ntvw->ntw", one_hot, counts) + concentration
+    return here / here.sum(-1, keepdim=True)

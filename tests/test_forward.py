@@ -268,6 +268,48 @@ def test_uniform_attention_averages_the_values(llama):
     assert_close(heads, averages[0].repeat_interleave(2, 0).transpose(0, 1))
 
 
+def times(factors, heads):
+    """Softmax with factors (n, n) in some heads, for one prompt: what `lm.Weigh` is to do."""
+
+    def readout(queries, keys, values, mask):
+        kv, n = keys.shape[1], keys.shape[2]
+        scores = (queries @ keys.mT * queries.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
+        scores = scores.unflatten(2, (-1, n))  # (1, kv, group, n, n)
+        weigh = torch.zeros(kv * scores.shape[2], n, n)
+        weigh[heads] = factors.log()
+        alpha = (scores + weigh.view(kv, -1, n, n)).softmax(-1).flatten(2, 3)
+        return alpha @ values, alpha
+
+    return readout
+
+
+def test_weighed_attention(tiny):
+    """Prompts that share their beginnings but not their factors, against one at a time with a readout."""
+    links = [[(2, 1, 0.0), (-1, 0, 3.0), (-1, 2, 0.5)], [], [(2, 1, 0.0)], [(2, 1, 0.0), (3, 3, 0.0)]]
+    prompts = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 7], [1, 2, 3, 4]]
+    layers, heads = [1, 3], [0, 3]
+    together = lm.forward(tiny, prompts, weigh=lm.Weigh(layers, links, heads)).logits
+    for prompt, each, ours in zip(prompts, links, together, strict=True):
+        factors = torch.ones(len(prompt), len(prompt))
+        for q, k, factor in each:
+            factors[q, k] = factor
+        attend = [lm.Attend(layer, times(factors, heads)) for layer in layers]
+        assert_close(ours[None], lm.forward(tiny, [prompt], attend=attend).logits, **EXACT)
+    free = lm.forward(tiny, prompts).logits
+    assert_close(together[1], free[1], **EXACT)
+    assert (together - free)[[0, 2, 3]].abs().amax(1).min() > 3e-4
+
+
+def test_a_cut_hides_a_token(tiny):
+    """What only one token could see of another it does not know any more."""
+    cut = lm.Weigh(range(tiny.n_layers), [[(3, 1, 0.0), (2, 1, 0.0)]] * 2)
+    one, other = lm.forward(tiny, [[1, 2, 3, 4], [1, 9, 3, 4]], weigh=cut).logits
+    assert_close(one, other, **EXACT)
+    first = lm.Weigh([0], [[(3, 1, 0.0), (2, 1, 0.0)]] * 2)
+    one, other = lm.forward(tiny, [[1, 2, 3, 4], [1, 9, 3, 4]], weigh=first).logits
+    assert (one - other).abs().max() > 1e-3
+
+
 def test_a_readout_of_another_dtype_or_shape(llama):
     def double(q, k, v, mask):
         return attention.softmax(q.double(), k.double(), v.double(), mask)
@@ -332,6 +374,20 @@ def test_bfloat16(llama):
         ({"attend": lm.Attend(4, attention.uniform)}, "layer 4: expected 0 … 3"),
         ({"attend": lm.Attend(0, attention.uniform, heads=[1, 4])}, "head 4: expected 0 … 3"),
         ({"attend": lm.Attend(0, "softmax")}, "readout: expected a function, got 'softmax'"),
+        ({"weigh": lm.Weigh([4], [[], []])}, "layer 4: expected 0 … 3"),
+        ({"weigh": lm.Weigh([0], [[], []], heads=[4])}, "head 4: expected 0 … 3"),
+        ({"weigh": lm.Weigh([0], [[]])}, "links: got 1 lists, expected one for each of 2 prompts"),
+        ({"weigh": lm.Weigh([0], [[], [(0, 1, 0.5)]])}, r"links\[1\] has \(0, 1, 0.5\)"),
+        ({"weigh": lm.Weigh([0], [[], [(1, 0, -1.0)]])}, r"links\[1\] has \(1, 0, -1.0\)"),
+        ({"weigh": lm.Weigh([0], [[(2, 0, 1.0)], []])}, r"links\[0\] has \(2, 0, 1.0\)"),
+        (
+            {"weigh": lm.Weigh([0], [[], [(-1, 0, 0), (-1, 1, 0)]])},
+            r"links\[1\] cuts all that position 1 sees",
+        ),
+        (
+            {"weigh": lm.Weigh([0, 2], [[], []]), "attend": lm.Attend(2, attention.uniform)},
+            "attend and weigh: layer 2 is in both",
+        ),
         (
             {"write": lm.Write(0, torch.zeros(32), head=0)},
             r"value: shape \(32,\), expected \(8,\) or \(2, 8\)",

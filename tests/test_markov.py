@@ -207,3 +207,34 @@ def test_dirichlet_is_flat_or_peaked():
         assert (p > 0).all()
     assert flat.max() < 0.4
     assert peaked.max(-1).values.mean() > 0.8
+
+
+# Every document its own chain
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=15))
+def test_bigram_statistics_are_those_a_loop_counts(sequence):
+    p = markov.bigrams(torch.tensor([sequence]), V=3, concentration=0.5)[0]
+    for t, token in enumerate(sequence):
+        followed = [b for a, b in itertools.pairwise(sequence[: t + 1]) if a == token]
+        counts = torch.tensor([followed.count(v) + 0.5 for v in range(3)], dtype=torch.float64)
+        torch.testing.assert_close(p[t], counts / counts.sum())
+
+
+def test_bigram_statistics_are_calibrated_on_chains_of_their_own():
+    """The exact prediction is right as often as it says, whatever it says."""
+    tokens = markov.own_chains()(4000, torch.Generator().manual_seed(0))
+    p, truth = markov.bigrams(tokens)[:, :-1, 0], (tokens[:, 1:] == 0).double()
+    for low in (0.0, 0.2, 0.4, 0.6, 0.8):
+        there = (p >= low) & (p < low + 0.2)
+        assert truth[there].mean().item() == pytest.approx(p[there].mean().item(), abs=0.01)
+
+
+def test_every_chain_is_another():
+    tokens = markov.own_chains(V=3, length=400)(2, torch.Generator().manual_seed(0))
+    assert tokens.shape == (2, 400)
+    assert set(tokens.flatten().tolist()) == {0, 1, 2}
+    last = markov.bigrams(tokens, V=3)[:, -1]
+    assert (last[0] - last[1]).abs().max() > 0.05
+    again = markov.own_chains(V=3, length=400)(2, torch.Generator().manual_seed(0))
+    assert (tokens == again).all()

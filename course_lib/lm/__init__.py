@@ -1,7 +1,8 @@
 """Pretrained language models: load one, run prompts through it, read and write what happens inside."""
 
-from course_lib.lm.actions import Attend, Output, Read, Write
+from course_lib.lm.actions import Attend, Output, Read, Weigh, Write
 from course_lib.lm.forward import forward, sweep_layers
+from course_lib.lm.heads import ablation, head_means, output_projections, unembedding
 from course_lib.lm.measures import queries_and_keys, token_losses
 from course_lib.lm.model import LanguageModel, load
 
@@ -10,10 +11,15 @@ __all__ = [
     "LanguageModel",
     "Output",
     "Read",
+    "Weigh",
     "Write",
+    "ablation",
     "forward",
+    "head_means",
     "load",
+    "output_projections",
     "queries_and_keys",
     "sweep_layers",
     "token_losses",
+    "unembedding",
 ]

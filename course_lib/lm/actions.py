@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,21 @@ class Attend:
 
     layer: int
     readout: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    heads: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Weigh:
+    """Attention from one position to another, times a factor before the weights are made to sum to one.
+
+    Attributes:
+        layers: the layers, counted from 0.
+        links: for each prompt triples (position that asks, position that is seen, factor); 0 cuts the link.
+        heads: the query heads in which it is so; None: all.
+    """
+
+    layers: Sequence[int]
+    links: Sequence[Sequence[tuple[int, int, float]]]
     heads: Sequence[int] | None = None
 
 
@@ -168,6 +184,33 @@ def checked_attend(model: LanguageModel, attend: Attend) -> Attend:
     for head in heads:
         check_head(model, head)
     return replace(attend, heads=heads)
+
+
+def checked_weigh(model: LanguageModel, prompts: list[list[int]], weigh: Weigh) -> Weigh:
+    """The same, with the heads listed and positions counted from the start."""
+    check_layers(model, weigh.layers)
+    heads = list(range(model.n_heads) if weigh.heads is None else weigh.heads)
+    for head in heads:
+        check_head(model, head)
+    if len(weigh.links) != len(prompts):
+        raise ValueError(
+            f"links: got {len(weigh.links)} lists, expected one for each of {len(prompts)} prompts"
+        )
+    links = []
+    for i, (prompt, each) in enumerate(zip(prompts, weigh.links, strict=True)):
+        n = len(prompt)
+        counted = [(q + n * (q < 0), k + n * (k < 0), float(factor)) for q, k, factor in each]
+        for q, k, factor in counted:
+            if not (0 <= k <= q < n and factor >= 0):
+                raise ValueError(
+                    f"links[{i}] has ({q}, {k}, {factor}): expected a position of {n} tokens, one not "
+                    "behind it, and a factor of at least 0"
+                )
+        cut = Counter(q for q, _, factor in counted if factor == 0)
+        if whole := [q for q, number in cut.items() if number > q]:
+            raise ValueError(f"links[{i}] cuts all that position {whole[0]} sees")
+        links.append(counted)
+    return replace(weigh, links=links, heads=heads)
 
 
 def check_head(model: LanguageModel, head: int) -> None:

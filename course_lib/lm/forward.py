@@ -6,6 +6,7 @@ into one sequence (see `packing`) that passes through the model at once (see `pa
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -17,11 +18,13 @@ from course_lib.lm.actions import (
     Attend,
     Output,
     Read,
+    Weigh,
     Write,
     check_layers,
     checked_attend,
     checked_positions,
     checked_prompts,
+    checked_weigh,
     checked_write,
     empty_output,
 )
@@ -39,6 +42,7 @@ def forward(
     read: Read | None = None,
     write: Write | Sequence[Write] = (),
     attend: Attend | Sequence[Attend] = (),
+    weigh: Weigh | Sequence[Weigh] = (),
     *,
     max_tokens: int = MAX_TOKENS,
 ) -> Output:
@@ -50,29 +54,36 @@ def forward(
         read: activations to keep; what is read has been written before.
         write: activations to overwrite, one after another.
         attend: layers and heads that attend in another way; `read` still gives softmax's attention weights.
+        weigh: factors of attention from one position to another; `read` gives the weights without them.
         max_tokens: how many tokens are computed at a time.
 
     Returns:
         The logits after each prompt's last token, and what was read.
 
     Raises:
-        ValueError: a prompt, layer, head, position, value or readout does not fit the model, or the model's
-            architecture attends in a way that this engine does not know.
+        ValueError: a prompt, layer, head, position, value or readout does not fit the model, a layer is both
+            to attend in another way and to be weighed, or the model's architecture attends in a way that this
+            engine does not know.
     """
     read = read or Read()
     prompts = checked_prompts(model, prompts)
     positions = checked_positions(prompts, read.positions)  # (N, P)
     writes = [checked_write(model, prompts, w) for w in ([write] if isinstance(write, Write) else write)]
     attends = [checked_attend(model, a) for a in ([attend] if isinstance(attend, Attend) else attend)]
+    weighs = [checked_weigh(model, prompts, w) for w in ([weigh] if isinstance(weigh, Weigh) else weigh)]
+    if both := {a.layer for a in attends} & {layer for w in weighs for layer in w.layers}:
+        raise ValueError(f"attend and weigh: layer {min(both)} is in both, expected it in one of them")
     check_layers(model, [*read.residual, *read.heads, *read.attention])
     out = empty_output(model, prompts, read, positions.shape[1])
-    symbols = _symbols(prompts, writes)
+    symbols = _symbols(prompts, writes, weighs)
     for batch in _progress(batches(symbols, max_tokens)):
         packing = pack([prompts[i] for i in batch], [symbols[i] for i in batch])
         blocks = packing.blocks(model.device)
         run = Pass(model.model, lambda layer, blocks=blocks: blocks)
         for a in attends:
             run.readouts[a.layer].append((a.readout, a.heads))
+        for w in weighs:
+            _plan_weigh(run, w, batch, packing)
         for w in writes:
             _plan_write(run, w, batch, packing)
         _plan_read(run, read, positions[batch], batch, packing, out)
@@ -169,6 +180,17 @@ def _growing_blocks(
     return at
 
 
+def _plan_weigh(run: Pass, weigh: Weigh, batch: list[int], packing: Packing) -> None:
+    """Add the factors of the prompts `batch` to a pass."""
+    factors = np.ones((len(packing.tokens), len(packing.tokens)), np.float32)
+    for i, path in zip(batch, packing.paths, strict=True):
+        for q, k, factor in weigh.links[i]:
+            factors[path[q], path[k]] = factor
+    log_factors = torch.from_numpy(factors).to(run.model.device).log()
+    for layer in weigh.layers:
+        run.factors[layer].append((log_factors, weigh.heads))
+
+
 def _plan_write(run: Pass, write: Write, batch: list[int], packing: Packing) -> None:
     """Add a write's action to a pass over the prompts `batch`."""
     value, position = write.value, write.position
@@ -230,8 +252,8 @@ def _keep(
     return activation
 
 
-def _symbols(prompts: list[list[int]], writes: list[Write]) -> list[list[int]]:
-    """The prompts with another number wherever a write makes a token differ from its equals elsewhere."""
+def _symbols(prompts: list[list[int]], writes: list[Write], weighs: list[Weigh]) -> list[list[int]]:
+    """The prompts with another number wherever an action makes a token differ from its equals elsewhere."""
     symbols = [list(prompt) for prompt in prompts]
     numbers: dict[tuple, int] = {}
     for w, write in enumerate(writes):
@@ -241,6 +263,14 @@ def _symbols(prompts: list[list[int]], writes: list[Write]) -> list[list[int]]:
             prompt = symbols[i]
             for t in range(len(prompt)) if write.position is None else [write.position[k]]:
                 mark = (prompt[t], w, k if _per_prompt(write) else None)
+                prompt[t] = -1 - numbers.setdefault(mark, len(numbers))
+    for w, weigh in enumerate(weighs):
+        for prompt, links in zip(symbols, weigh.links, strict=True):
+            asking: dict[int, list] = defaultdict(list)
+            for q, k, factor in links:
+                asking[q].append((k, factor))
+            for t, seen in asking.items():
+                mark = (prompt[t], "weigh", w, tuple(seen))
                 prompt[t] = -1 - numbers.setdefault(mark, len(numbers))
     return symbols
 

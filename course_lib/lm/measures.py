@@ -9,13 +9,16 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from course_lib.attention import softmax
-from course_lib.lm.actions import Attend, Read, checked_prompts
+from course_lib.lm.actions import Attend, Read, Write, checked_prompts
 from course_lib.lm.forward import forward
 from course_lib.lm.model import LanguageModel
 
 
 def token_losses(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], attend: Sequence[Attend] = ()
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    attend: Sequence[Attend] = (),
+    write: Sequence[Write] = (),
 ) -> torch.Tensor:
     """−log p of every token after the first, given those before it.
 
@@ -23,6 +26,7 @@ def token_losses(
         model: a language model.
         prompts: N lists of T token ids.
         attend: layers and heads that attend in another way, see `forward`.
+        write: activations to overwrite, see `forward`; positions are those of all tokens but the last.
 
     Returns:
         (N, T − 1), in nats.
@@ -36,7 +40,7 @@ def token_losses(
         raise ValueError(f"prompts: expected equal lengths of two tokens or more, got {sorted(lengths)}")
     following = torch.tensor([prompt[1:] for prompt in prompts], device=model.device)
     read = Read(logits=True, positions=range(following.shape[1]))
-    logits = forward(model, [prompt[:-1] for prompt in prompts], read, attend=attend).logits_at
+    logits = forward(model, [prompt[:-1] for prompt in prompts], read, write, attend).logits_at
     pairs = zip(logits, following, strict=True)  # one by one: the logits are large
     return torch.stack([cross_entropy(row.float(), tokens, reduction="none") for row, tokens in pairs])
 

@@ -34,13 +34,16 @@ class Pass:
         self.heads: dict[int, list[Callable]] = defaultdict(list)  # (T, n_heads, head_dim) -> the same
         self.attention: dict[int, list[Callable]] = defaultdict(list)  # (query, key, scaling, window)
         self.readouts: dict[int, list[tuple[Callable, list[int]]]] = defaultdict(list)  # in place of softmax
+        self.factors: dict[int, list[tuple[torch.Tensor, list[int]]]] = defaultdict(
+            list
+        )  # (T, T), their logs
         self.attended: set[int] = set()
 
     def logits(self, tokens: np.ndarray, depth: np.ndarray, keep: Sequence[int]) -> torch.Tensor:
         """(len(keep), vocab) after the rows `keep`, from (T,) token ids and their (T,) positions."""
         device = self.model.device
         with _packed_attention(self.model), ExitStack() as hooks:
-            for i, layer in enumerate(_layers(self.model)):
+            for i, layer in enumerate(layers_of(self.model)):
                 if self.rows is not None:
                     cut = self._cut(len(tokens), self.rows(i))
                     hooks.callback(layer.register_forward_pre_hook(cut, with_kwargs=True).remove)
@@ -99,6 +102,7 @@ class Pass:
             mask = blocks.mask if window is None else blocks.mask & (blocks.distance < window)
             asked = grouped[blocks.queries].permute(0, 2, 3, 1, 4)  # (B, kv, group, Q, head_dim)
             keys, values = (x[blocks.keys].transpose(1, 2) for x in (key, value))  # (B, kv, K, head_dim)
+            mask = self._weighed(layer, blocks, mask, query.shape[1])
             mixed = self._mix(layer, asked, keys, values, mask, scaling).permute(0, 3, 1, 2, 4)
             mixed = mixed.reshape(-1, *query.shape[1:])  # (B·Q, n_heads, head_dim)
             rows = blocks.queries.flatten()
@@ -109,19 +113,32 @@ class Pass:
             out = action(out)
         return out
 
+    def _weighed(self, layer: int, blocks: Blocks, mask: torch.Tensor, n_heads: int) -> torch.Tensor:
+        """The mask (B, 1, Q, K); with factors, what is added to each head's scores, (B, n_heads, Q, K)."""
+        if not self.factors[layer]:
+            return mask
+        added = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
+        added = added.repeat(1, n_heads, 1, 1)
+        for log_factors, heads in self.factors[layer]:
+            added[:, heads] += log_factors[blocks.queries[:, :, None], blocks.keys[:, None, :]][:, None]
+        return added
+
     def _mix(
         self,
         layer: int,
         asked: torch.Tensor,  # (B, kv, group, Q, head_dim)
         keys: torch.Tensor,  # (B, kv, K, head_dim)
         values: torch.Tensor,
-        mask: torch.Tensor,  # (B, 1, Q, K)
+        mask: torch.Tensor,  # (B, 1, Q, K), or (B, n_heads, Q, K) to be added to the scores
         scaling: float,
     ) -> torch.Tensor:
         """The values that each query reads, in the shape of the queries."""
         shape = asked.shape
         queries = asked.flatten(2, 3)  # the heads of a group share their keys: one problem of group·Q queries
-        mask = mask.repeat(1, 1, shape[2], 1)
+        if mask.shape[1] == 1:
+            mask = mask.repeat(1, 1, shape[2], 1)
+        else:
+            mask = mask.to(asked.dtype).unflatten(1, shape[1:3]).flatten(2, 3)  # (B, kv, group·Q, K)
         mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
         mixed = mixed.view(shape)
         for readout, heads in self.readouts[layer]:
@@ -172,7 +189,7 @@ def _packed_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _layers(model: PreTrainedModel) -> nn.ModuleList:
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """The list of a transformer's layers, whatever the architecture calls it."""
     n_layers = model.config.num_hidden_layers
     lists = (m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers)

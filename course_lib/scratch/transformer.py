@@ -25,6 +25,7 @@ class Config:
     heads: int = 2
     d: int = 64  # width of the residual stream; each head has d / heads of it
     rotary: bool = False  # turn queries and keys by their position, in place of learned positions
+    mlp: bool = True  # a two-layer network behind each attention
 
 
 def turned(x: torch.Tensor) -> torch.Tensor:
@@ -44,7 +45,10 @@ def turned(x: torch.Tensor) -> torch.Tensor:
 
 
 class Attention(nn.Module):
-    """Several heads that attend side by side."""
+    """Several heads that attend side by side.
+
+    Of the last pass it keeps `alpha` (B, heads, T, T), the weights, and `mixed` (B, heads, T, d / heads).
+    """
 
     def __init__(self, config: Config, readout: attention.Readout) -> None:
         super().__init__()
@@ -58,22 +62,28 @@ class Attention(nn.Module):
         q, k, v = self.queries_keys_values(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.rotary:
             q, k = turned(q), turned(k)
-        mixed, _ = self.readout(q, k, v, mask)
+        mixed, alpha = self.readout(q, k, v, mask)
+        self.alpha, self.mixed = alpha.detach(), mixed.detach()
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, d)
 
 
 class Block(nn.Module):
-    """One layer: attention, then a two-layer network at each position; each adds to the residual stream."""
+    """One layer: attention, then perhaps a network at each position; each adds to the residual stream."""
 
     def __init__(self, config: Config, readout: attention.Readout) -> None:
         super().__init__()
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(config.d), nn.LayerNorm(config.d)
+        self.norm_attention = nn.LayerNorm(config.d)
         self.attention = Attention(config, readout)
-        self.up, self.down = nn.Linear(config.d, 4 * config.d), nn.Linear(4 * config.d, config.d)
+        self.mlp = config.mlp
+        if config.mlp:
+            self.norm_mlp = nn.LayerNorm(config.d)
+            self.up, self.down = nn.Linear(config.d, 4 * config.d), nn.Linear(4 * config.d, config.d)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, d) to (B, T, d)."""
         x = x + self.attention(self.norm_attention(x), mask)
+        if not self.mlp:
+            return x
         return x + self.down(functional.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
 
 

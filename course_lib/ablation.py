@@ -1,0 +1,175 @@
+"""Chapter 09, second half: which in-context learning needs induction heads?
+
+Heads of a real model are silenced, a share of them at a time: those that match prefixes, those that look at
+the token in front, and as many drawn at random. What can the model no longer do?
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from course_lib import lm, results
+from course_lib.data import tasks, texts
+from course_lib.demonstrations import Format, Pair
+from course_lib.induction import head_scores, repeated
+
+
+class Probe(NamedTuple):
+    """Few-shot prompts of one kind, answered right if the most likely token is the answer's first."""
+
+    name: str
+    prompts: list[list[int]]
+    answers: torch.Tensor  # (N,) token ids
+
+
+def probes(model: lm.LanguageModel, n: int = 60, shots: int = 8, seed: int = 0) -> list[Probe]:
+    """Prompts whose answers can be copied from a demonstration, from the query, or not at all.
+
+    `lookup` shows random pairs of words and asks for one of them again. `… shown` and `… not shown` are the
+    same queries with one demonstration, or none, that has the answer.
+
+    Args:
+        model: whose tokens the prompts are made of.
+        n: prompts of each kind.
+        shots: demonstrations of each.
+        seed: another seed draws others.
+    """
+    words = sorted({x for name in ("antonyms", "country_capital", "plural_singular") for x, _ in pairs(name)})
+
+    def lookup(generator: random.Random) -> list[Pair]:
+        drawn = generator.sample(words, 2 * shots)
+        shown = list(zip(drawn[:shots], drawn[shots:], strict=True))
+        return [*shown, generator.choice(shown)]
+
+    def labels(name: str, shown: int) -> Callable[[random.Random], list[Pair]]:
+        often = [pair for pair in pairs(name) if sum(pair[1] == y for _, y in pairs(name)) > 1]
+
+        def draw(generator: random.Random) -> list[Pair]:
+            asked = generator.choice(often)
+            others = [pair for pair in pairs(name) if pair[1] != asked[1]]
+            same = [pair for pair in often if pair[1] == asked[1] and pair != asked]
+            demonstrations = generator.sample(same, shown) + generator.sample(others, shots - shown)
+            return [*generator.sample(demonstrations, shots), asked]
+
+        return draw
+
+    kinds = {"lookup": lookup}
+    for name in ("location_continent", "person_language"):
+        kinds |= {f"{name}, shown": labels(name, 1), f"{name}, not shown": labels(name, 0)}
+    for name in ("list_first", "antonyms", "plural_singular"):
+        kinds[name] = lambda generator, name=name: generator.sample(pairs(name), shots + 1)
+    found = []
+    for name, draw in kinds.items():
+        drawn = [draw(random.Random(f"{seed}, {i}")) for i in range(n)]
+        both = [Format().tokens(model, shown, x, y) for *shown, (x, y) in drawn]
+        found.append(Probe(name, [prompt for prompt, _ in both], torch.tensor([a[0] for _, a in both])))
+    return found
+
+
+def pairs(name: str) -> Sequence[Pair]:
+    """The pairs of a task."""
+    return tasks.load(name).pairs
+
+
+def strongest(score: torch.Tensor, n: int) -> list[tuple[int, int]]:
+    """The n heads (layer, head) with the highest of some scores (layers, heads)."""
+    return [divmod(int(i), score.shape[1]) for i in score.flatten().topk(n).indices]
+
+
+def random_heads(
+    model: lm.LanguageModel, n: int, seed: int, without: Sequence[tuple[int, int]] = ()
+) -> list[tuple[int, int]]:
+    """The control: n heads (layer, head) drawn from all others."""
+    every = [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
+    return random.Random(seed).sample([head for head in every if head not in set(without)], n)
+
+
+def articles(model: lm.LanguageModel, n: int = 16, length: int = 400) -> list[list[int]]:
+    """The first tokens of news articles, each behind the document start."""
+    news = (model.prompt(example.text) for example in texts.load("topic").test)
+    return [tokens[: length + 1] for tokens in news if len(tokens) > length][:n]
+
+
+EARLY, LATE = slice(40, 60), slice(-60, None)  # tokens of an article
+
+
+def measure(
+    model: lm.LanguageModel,
+    copied: Sequence[Sequence[int]],
+    news: Sequence[Sequence[int]],
+    asked: Sequence[Probe],
+    heads: Sequence[tuple[int, int]] = (),
+    instead: torch.Tensor | None = None,
+) -> dict[str, list[float]]:
+    """What a model can do while some of its heads are ablated.
+
+    Args:
+        model: a language model.
+        copied: prompts of `repeated`.
+        news: prompts of `articles`.
+        asked: few-shot prompts.
+        heads: (layer, head) of each that is ablated.
+        instead: what these return, see `lm.ablation`.
+
+    Returns:
+        By name and for each prompt: loss on "first" and "second" time of repeated tokens, without the first
+        of each; loss "early" and "late" in articles; 1.0 where a probe's answer is right.
+    """
+    write = lm.ablation(heads, instead)
+    twice, along = (lm.token_losses(model, prompts, write=write) for prompts in (copied, news))
+    start = len(model.document_start)
+    m = (len(copied[0]) - start) // 2
+    found = {
+        "first": twice[:, start : start + m - 1],
+        "second": twice[:, start + m :],
+        "early": along[:, EARLY],
+        "late": along[:, LATE],
+    }
+    found = {name: losses.mean(1).cpu() for name, losses in found.items()}
+    for probe in asked:
+        best = lm.forward(model, probe.prompts, write=write).logits.argmax(-1).cpu()
+        found[probe.name] = (best == probe.answers).float()
+    return {name: [round(value, 3) for value in values.tolist()] for name, values in found.items()}
+
+
+SHARES, DRAWS = (0.01, 0.02, 0.05), 5  # of all heads; how often as many are drawn at random
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ablates shares of the heads of a model, two ways, and writes a results file."""
+    parser = argparse.ArgumentParser(prog="python -m course_lib.ablation", description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--prompts", type=int, default=60, help="of each kind of few-shot prompt")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file")
+    given = parser.parse_args(arguments)
+    model = lm.load(given.model)
+    copied, news, asked = repeated(model), articles(model), probes(model, given.prompts)
+    scores, means = head_scores(model, copied), lm.head_means(model, news)
+    none = {"heads": "none", "n": 0, "instead": "", "draw": 0, "which": []}
+    rows = [none | measure(model, copied, news, asked)]
+    for share in SHARES:
+        n = max(1, round(share * scores.prefix.numel()))
+        groups = [
+            ("induction", 0, strongest(scores.prefix, n)),
+            ("previous token", 0, strongest(scores.previous, n)),
+        ]
+        groups += [("random", i, random_heads(model, n, i, groups[0][2])) for i in range(DRAWS)]
+        for name, i, heads in groups:
+            for instead, values in (("zero", None), ("mean", means)):
+                named = {"heads": name, "n": n, "instead": instead, "draw": i, "which": heads}
+                rows.append(named | measure(model, copied, news, asked, heads, values))
+                print(name, n, instead, i)
+    command = f"python -m course_lib.ablation --model {given.model} --prompts {given.prompts}"
+    about = {"shares": SHARES, "draws": DRAWS, "device": model.device.type}
+    path = given.out / f"induction-{Path(given.model).name}.json"
+    results.save(path, rows, model=given.model, command=command, settings=about)
+
+
+if __name__ == "__main__":
+    main()
