@@ -18,6 +18,7 @@ import torch
 from scipy import stats
 
 from course_lib import lm
+from course_lib.data import texts
 
 Pair = tuple[str, str]
 CONTEXTS_AT_A_TIME = 512  # their logits over the whole vocabulary are in memory together
@@ -139,6 +140,42 @@ def draw(
         asked, stock = stock[:n_queries], stock[n_queries:]
         cases.append(Case(generator.sample(list(pool), shots), asked))
     return cases
+
+
+class Setting(NamedTuple):
+    """A task: how its prompts are written, what can be answered, and a case."""
+
+    format: Format
+    labels: Sequence[str]
+    case: Case
+
+
+FORMATS = {
+    "sentiment": Format("Review: {x}\nSentiment: {y}", "\n\n"),
+    "topic": Format("Article: {x}\nTopic: {y}", "\n\n"),
+}
+
+
+def settings(task: str, n: int, n_queries: int = 12, shots: int = 8, seed: int = 1) -> list[Setting]:
+    """Cases of real texts, at most 20 words each, labelled by "sentiment" or by "topic".
+
+    Args:
+        task: a key of `FORMATS`.
+        n: number of cases.
+        n_queries: number of queries of a case.
+        shots: number of demonstrations of a case.
+        seed: another seed draws others.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    corpus = texts.load(task)
+    pool, queries = (
+        [(" ".join(e.text.split()[:20]), corpus.label_names[e.label]) for e in part]
+        for part in (corpus.train[:500], corpus.test)
+    )
+    drawn = draw(pool, queries, shots, n, n_queries, seed)
+    return [Setting(FORMATS[task], corpus.label_names, case) for case in drawn]
 
 
 def shuffle_answers(cases: Sequence[Case], seed: int = 0) -> list[Case]:

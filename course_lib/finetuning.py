@@ -19,14 +19,15 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from course_lib import lm, results
-from course_lib.data import texts
 from course_lib.demonstrations import (
+    FORMATS,
     Case,
     Format,
     Pair,
+    Setting,
     centred,
-    draw,
     label_log_probs,
+    settings,
     truth,
 )
 
@@ -227,18 +228,6 @@ def recalled(icl: Look, tuned: Look, zero: Look, truth: torch.Tensor) -> tuple[t
 # The table of the chapter
 
 
-class Setting(NamedTuple):
-    """A task: how its prompts are written, what can be answered, and a case."""
-
-    format: Format
-    labels: Sequence[str]
-    case: Case
-
-
-FORMATS = {
-    "sentiment": Format("Review: {x}\nSentiment: {y}", "\n\n"),
-    "topic": Format("Article: {x}\nTopic: {y}", "\n\n"),
-}
 UPDATES = (
     "gradient descent",
     "layer-causal",
@@ -248,17 +237,6 @@ UPDATES = (
     "random, × 50",
 )
 LR, SHOTS = 0.003, 8
-
-
-def settings(task: str, n: int, n_queries: int = 12, seed: int = 1) -> list[Setting]:
-    """Cases of eight demonstrations, texts of at most 20 words, labelled by "sentiment" or "topic"."""
-    corpus = texts.load(task)
-    pool, queries = (
-        [(" ".join(e.text.split()[:20]), corpus.label_names[e.label]) for e in part]
-        for part in (corpus.train[:500], corpus.test)
-    )
-    drawn = draw(pool, queries, SHOTS, n, n_queries, seed)
-    return [Setting(FORMATS[task], corpus.label_names, case) for case in drawn]
 
 
 def taught(model: lm.LanguageModel, update: str, here: Setting, there: Setting) -> lm.LanguageModel:

@@ -3,7 +3,7 @@
 from course_lib.lm.actions import Attend, Output, Read, Weigh, Write
 from course_lib.lm.forward import forward, sweep_layers
 from course_lib.lm.heads import ablation, head_means, output_projections, unembedding
-from course_lib.lm.measures import queries_and_keys, token_losses
+from course_lib.lm.measures import queries_and_keys, token_losses, values
 from course_lib.lm.model import LanguageModel, load
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "sweep_layers",
     "token_losses",
     "unembedding",
+    "values",
 ]

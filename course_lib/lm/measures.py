@@ -53,13 +53,27 @@ def queries_and_keys(
     Queries are scaled so that the model's attention is `attention.softmax` at its default temperature, under
     the causal mask and, where a layer has one, its window.
     """
+    queries, keys, _ = _attended(model, prompt, layers)
+    return queries, keys
+
+
+def values(model: LanguageModel, prompt: Sequence[int], layers: Sequence[int]) -> torch.Tensor:
+    """What the heads of some layers average: values (layers, n_heads, T, head_dim) of one prompt."""
+    return _attended(model, prompt, layers)[2]
+
+
+def _attended(
+    model: LanguageModel, prompt: Sequence[int], layers: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values, each (layers, n_heads, T, head_dim)."""
     seen, layers = {}, list(layers)
 
-    def keep(layer: int, q: torch.Tensor, k: torch.Tensor, *rest: torch.Tensor) -> tuple:
-        group = model.n_heads // k.shape[1]  # heads that share a key
-        seen[layer] = q[0].unflatten(1, (group, -1)).flatten(0, 1), k[0].repeat_interleave(group, 0)
-        return softmax(q, k, *rest)
+    def keep(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> tuple:
+        group = model.n_heads // k.shape[1]  # heads that share a key and a value
+        shared = (x[0].repeat_interleave(group, 0) for x in (k, v))
+        seen[layer] = q[0].unflatten(1, (group, -1)).flatten(0, 1), *shared
+        return softmax(q, k, v, mask)
 
     forward(model, [prompt], attend=[Attend(layer, partial(keep, layer)) for layer in layers])
-    queries, keys = zip(*(seen[layer] for layer in layers), strict=True)
-    return torch.stack(queries), torch.stack(keys)
+    q, k, v = zip(*(seen[layer] for layer in layers), strict=True)
+    return torch.stack(q), torch.stack(k), torch.stack(v)
