@@ -212,16 +212,20 @@ class Scores(NamedTuple):
     copying: torch.Tensor  # copying score
 
 
-def head_scores(model: lm.LanguageModel, prompts: Sequence[Sequence[int]]) -> Scores:
-    """Scores of all heads on the prompts of `repeated`."""
+def head_scores(
+    model: lm.LanguageModel, prompts: Sequence[Sequence[int]], write: Sequence[lm.Write] = ()
+) -> Scores:
+    """Scores of all heads on the prompts of `repeated`, while some activations are overwritten."""
     layers, length = range(model.n_layers), len(prompts[0])
     start = len(model.document_start)
     m = (length - start) // 2
-    out = lm.forward(model, prompts, lm.Read(heads=layers, attention=layers, positions=range(length)))
+    read = lm.Read(heads=layers, attention=layers, positions=range(length))
+    out = lm.forward(model, prompts, read, write)
     alpha = out.attention.transpose(2, 3)  # (N, layers, heads, T, T)
     tokens = torch.tensor(prompts, device=model.device)
-    read = lm.unembedding(model)[tokens[:, start : start + m]]  # (N, m, d)
-    raised = torch.einsum("nlthk,lhkd,nvd->nlhtv", out.heads, lm.output_projections(model), read)
+    towards = lm.unembedding(model)[tokens[:, start : start + m]]  # (N, m, d)
+    through = torch.einsum("lhkd,nvd->nlhkv", lm.output_projections(model), towards)
+    raised = torch.einsum("nlthk,nlhkv->nlhtv", out.heads, through)
     places = torch.arange(m, device=model.device).repeat(
         len(prompts), 2
     )  # which token, for all but the start

@@ -232,3 +232,15 @@ def test_queries_that_fail_together_count_as_one():
 def test_an_interval_needs_trials_and_queries(shape):
     with pytest.raises(ValueError, match="of at least 2 trials"):
         icl.accuracy(torch.ones(shape))
+
+
+def test_settings_do_not_share_texts():
+    for task in icl.FORMATS:
+        first, second = icl.settings(task, 2)
+        texts = [{x for x, _ in s.case.demonstrations} for s in (first, second)]
+        asked = [{x for x, _ in s.case.queries} for s in (first, second)]
+        assert [len(t) for t in texts + asked] == [8, 8, 12, 12]
+        assert not (texts[0] | texts[1]) & (asked[0] | asked[1])
+        assert all(y in first.labels for _, y in first.case.demonstrations)
+        assert max(len(x.split()) for x in texts[0] | asked[0]) <= 20
+        assert len(icl.settings(task, 1, shots=4)[0].case.demonstrations) == 4

@@ -197,17 +197,6 @@ def test_recall_counts_answers_that_were_wrong_before():
 # The table
 
 
-def test_settings_do_not_share_texts():
-    for task in finetuning.FORMATS:
-        first, second = finetuning.settings(task, 2)
-        texts = [{x for x, _ in s.case.demonstrations} for s in (first, second)]
-        asked = [{x for x, _ in s.case.queries} for s in (first, second)]
-        assert [len(t) for t in texts + asked] == [8, 8, 12, 12]
-        assert not (texts[0] | texts[1]) & (asked[0] | asked[1])
-        assert all(y in first.labels for _, y in first.case.demonstrations)
-        assert max(len(x.split()) for x in texts[0] | asked[0]) <= 20
-
-
 def test_each_update_is_another(llama):
     here, there = (finetuning.Setting(FORMAT, LABELS, c) for c in (CASE, Case([("q", "no")], CASE.queries)))
     tuned = [finetuning.taught(llama, update, here, there) for update in finetuning.UPDATES]

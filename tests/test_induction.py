@@ -219,6 +219,9 @@ def test_scores_of_heads_are_those_of_their_attention_and_outputs(tiny):
     assert scores.prefix[layer, head].item() == pytest.approx(sum(matched) / len(matched), abs=1e-5)
     assert scores.previous[layer, head].item() == pytest.approx(sum(front) / len(front), abs=1e-5)
     assert (scores.copying.abs() <= 1).all()
+    cut = induction.head_scores(tiny, prompts, lm.ablation([(1, 0)]))
+    torch.testing.assert_close(cut.prefix[:2], scores.prefix[:2])  # below and beside it all is as it was
+    assert (cut.prefix[2:] - scores.prefix[2:]).abs().max() > 1e-4
 
 
 def test_the_real_model_has_induction_heads(real):
