@@ -182,8 +182,11 @@ def test_key_composition_sees_the_path_from_one_head_to_the_next():
     first.out.weight.data[6, 8] = 1
     keys = second.queries_keys_values.weight.data.view(3, 2, 8, 16)
     keys[0, :, 0, 1] = 1
-    keys[1, 0, 0, 6] = keys[1, 1, 0, 5] = 1  # head 0 compares with direction 6, head 1 with direction 5
-    assert induction.key_composition(model).tolist() == [[0, 1], [1, 0]]
+    keys[1, 0, 0, 6:8] = keys[1, 1, 0, 9] = 1  # head 0 compares with directions 6 and 7, head 1 with 9
+    found = induction.key_composition(model)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [2**-0.5, 0.0]]))
+    model.blocks[1].norm_attention.weight.data[7] = 0  # of these only 6 passes the norm
+    torch.testing.assert_close(induction.key_composition(model), torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
 
 
 # A real model
@@ -199,6 +202,9 @@ def test_repeated_prompts_are_random_tokens_twice(tiny):
         assert len(set(tokens)) == 7
         assert not set(tokens) & set(tiny.tokenizer.all_special_ids)
     assert len({tuple(prompt) for prompt in prompts}) == 3
+    special = set(tiny.tokenizer.all_special_ids)
+    [every] = induction.repeated(tiny, n=1, length=len(tiny.tokenizer) - len(special))
+    assert set(every[len(start) :]) == set(range(len(tiny.tokenizer))) - special
     assert induction.repeated(tiny, n=3, length=7, seed=1) != prompts
 
 
@@ -219,6 +225,18 @@ def test_scores_of_heads_are_those_of_their_attention_and_outputs(tiny):
     assert scores.prefix[layer, head].item() == pytest.approx(sum(matched) / len(matched), abs=1e-5)
     assert scores.previous[layer, head].item() == pytest.approx(sum(front) / len(front), abs=1e-5)
     assert (scores.copying.abs() <= 1).all()
+    copied = []
+    for prompt in prompts:
+        places = range(s, len(prompt))
+        out = lm.forward(tiny, [prompt], lm.Read(heads=[layer], attention=[layer], positions=places))
+        alpha = out.attention[0, 0, :, head, s:]  # (T, T)
+        written = out.heads[0, 0, :, head] @ lm.output_projections(tiny)[layer, head]
+        raised = written @ lm.unembedding(tiny)[prompt[s : s + 6]].T  # (T, 6)
+        attended = alpha[:, :6] + alpha[:, 6:]
+        copied += [
+            torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(attended[1:], raised[1:], strict=True)
+        ]
+    assert scores.copying[layer, head].item() == pytest.approx(torch.stack(copied).mean().item(), abs=1e-4)
     cut = induction.head_scores(tiny, prompts, lm.ablation([(1, 0)]))
     torch.testing.assert_close(cut.prefix[:2], scores.prefix[:2])  # below and beside it all is as it was
     assert (cut.prefix[2:] - scores.prefix[2:]).abs().max() > 1e-4
