@@ -23,13 +23,15 @@ class Layout(NamedTuple):
     """A few-shot prompt, and what stands where in it."""
 
     tokens: list[int]
-    texts: list[range]  # of each demonstration, in front of its label
+    texts: list[range]  # of each demonstration, with what separates it from the one in front
+    frames: list[range]  # of each demonstration, what the format writes between its text and its label
     labels: list[int]  # of each demonstration, the first token of its label
-    query: range  # behind the last demonstration, in front of the last token
+    query: range  # the text behind the last demonstration
+    asks: range  # the frame behind the query; its last token says the answer
 
     @property
     def last(self) -> int:
-        """Position of the last token, which says the answer."""
+        """Position of the last token."""
         return len(self.tokens) - 1
 
 
@@ -43,46 +45,61 @@ def layout(model: lm.LanguageModel, format: Format, case: Case, query: str) -> L
         query: the text that is asked for.
 
     Raises:
-        ValueError: the tokens of a demonstration change with what follows.
+        ValueError: the format has nothing between text and label, or its tokens, or those of a demonstration,
+            change with what stands around them.
     """
+    frame = model.encode(format.example.partition("{x}")[2].removesuffix("{y}").rstrip(" "))
+    if not frame:
+        raise ValueError(f"example={format.example!r}: expected something between {{x}} and {{y}}")
     shown = case.demonstrations
     tokens, _ = format.tokens(model, shown, query)
-    texts, labels, behind = [], [], len(model.document_start)
+    texts, frames, labels, behind = [], [], [], len(model.document_start)
     for i, (x, y) in enumerate(shown):
         front, answer = format.tokens(model, shown[:i], x, y)
-        if tokens[: len(front) + len(answer)] != front + answer:
+        if tokens[: len(front) + len(answer)] != front + answer or front[-len(frame) :] != frame:
             raise ValueError(f"demonstration {i + 1}: its tokens are others when more follows")
-        texts.append(range(behind, len(front)))
+        frames.append(range(len(front) - len(frame), len(front)))
+        texts.append(range(behind, frames[-1].start))
         labels.append(len(front))
         behind = len(front) + len(answer)
-    return Layout(tokens, texts, labels, range(behind, len(tokens) - 1))
+    asks = range(len(tokens) - len(frame), len(tokens))
+    if tokens[asks.start :] != frame:
+        raise ValueError(f"query={query!r}: its last token is joined with what follows")
+    return Layout(tokens, texts, frames, labels, range(behind, asks.start), asks)
 
 
 # Cutting the way
 
 
-CUTS = ("texts to labels", "query to last", "labels to last", "texts to last")
+CUTS = ("texts to labels", "frames to labels", "query to last", "labels to last", "texts to last")
 
 
 def links(where: Layout, cut: str) -> list[tuple[int, int, float]]:
     """What `lm.Weigh` needs to cut one of the `CUTS` in a prompt.
 
-    "texts to labels" hides its own text from each label; the others hide the query, the labels or the texts
-    of the demonstrations from the last token.
+    "texts to labels" hides its own text from each label and from the frame in front of it, "frames to labels"
+    the frame from the label. The others hide the query, the labels or the texts of the demonstrations from
+    the frame behind the query, with the last token.
 
     Raises:
         ValueError: no cut is called so.
     """
     if cut == "texts to labels":
-        return [(y, t, 0.0) for y, text in zip(where.labels, where.texts, strict=True) for t in text]
-    hidden = {
-        "query to last": where.query,
-        "labels to last": where.labels,
-        "texts to last": [t for text in where.texts for t in text],
-    }
-    if cut not in hidden:
+        pairs = [
+            ((*frame, y), text)
+            for y, frame, text in zip(where.labels, where.frames, where.texts, strict=True)
+        ]
+    elif cut == "frames to labels":
+        pairs = [((y,), frame) for y, frame in zip(where.labels, where.frames, strict=True)]
+    elif cut == "query to last":
+        pairs = [(where.asks, where.query)]
+    elif cut == "labels to last":
+        pairs = [(where.asks, where.labels)]
+    elif cut == "texts to last":
+        pairs = [(where.asks, text) for text in where.texts]
+    else:
         raise ValueError(f"cut={cut!r}: expected one of {', '.join(CUTS)}")
-    return [(where.last, t, 0.0) for t in hidden[cut]]
+    return [(asks, seen, 0.0) for those, hidden in pairs for asks in those for seen in hidden]
 
 
 class Answers(NamedTuple):
@@ -132,14 +149,12 @@ def label_tokens(model: lm.LanguageModel, format: Format, labels: Sequence[str])
 # What each head does for the answer
 
 
-def direct(
-    model: lm.LanguageModel, prompts: Sequence[Layout], labels: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the heads write at the last token, read as logits of the labels.
+def direct(model: lm.LanguageModel, prompts: Sequence[Layout], labels: Sequence[int]) -> Answers:
+    """What the model says without what one head writes at the last token, for each head in turn.
 
     The final logits are a sum over what all parts of the model have written, divided by the last norm's
-    scale; this is the part of each head. Norms between a head's output and the residual stream, as in Gemma,
-    are left out.
+    scale; the part of one head is taken away, what others make of it stays. Norms between a head's output and
+    the residual stream, as in Gemma, and the bias of the last norm are left out.
 
     Args:
         model: a language model.
@@ -147,36 +162,39 @@ def direct(
         labels: the token of each label.
 
     Returns:
-        (N, layers, heads, labels) parts, and (N, labels) the final logits, both less their mean over labels.
+        Answers with (N, layers, heads, labels) logits and log-probabilities.
     """
     layers = range(model.n_layers)
-    read = lm.Read(residual=layers[-1:], heads=layers)
-    out = lm.forward(model, [p.tokens for p in prompts], read)
-    towards = lm.unembedding(model)[labels]
-    towards = (towards - towards.mean(0)).to(out.heads)  # (labels, d)
-    logits = out.logits[:, labels]
-    logits = logits - logits.mean(-1, keepdim=True)
-    whole = out.residual[:, 0, 0] @ towards.T  # (N, labels), before the norm's scale
-    scale = (whole * logits).sum(-1) / whole.square().sum(-1)  # (N,)
-    write = lm.output_projections(model) @ towards.T  # (layers, heads, head_dim, labels)
-    parts = torch.einsum("nlhk,lhkc,n->nlhc", out.heads[:, :, 0], write, scale)
-    return parts.cpu(), logits.cpu()
+    out = lm.forward(model, [p.tokens for p in prompts], lm.Read(residual=layers[-1:], heads=layers))
+    towards, write = (
+        lm.unembedding(model),
+        lm.output_projections(model),
+    )  # (V, d), (layers, heads, head_dim, d)
+    found = []
+    for logits, residual, each in zip(out.logits, out.residual[:, 0, 0], out.heads[:, :, 0], strict=True):
+        whole = towards @ residual  # the logits before the norm's scale, up to a constant
+        whole = whole - whole.mean()
+        scale = whole @ logits / whole.square().sum()
+        parts = scale * torch.einsum("lhk,lhkd->lhd", each, write) @ towards.T  # (layers, heads, V)
+        without = logits - parts
+        picked = without[..., labels]
+        found.append((picked.cpu(), (picked - without.logsumexp(-1, keepdim=True)).cpu()))
+    return Answers(*(torch.stack(part) for part in zip(*found, strict=True)))
 
 
-def gain(parts: torch.Tensor, logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """How much each head's part adds to the log-probability of the right label, among the labels.
+def gain(whole: Answers, without: Answers, right: torch.Tensor) -> torch.Tensor:
+    """How much each head adds to the log-probability of the right label, among all tokens.
 
     Args:
-        parts: (N, layers, heads, labels), see `direct`.
-        logits: (N, labels).
+        whole: what the model says of N prompts, see `ask`.
+        without: what it says without each head, see `direct` and `one_by_one`.
         right: (N,) the right labels.
 
     Returns:
         (N, layers, heads) in nats.
     """
-    index = right[:, None, None, None].expand(*parts.shape[:3], 1)
-    without = (logits[:, None, None] - parts).log_softmax(-1).gather(-1, index)[..., 0]
-    return logits.log_softmax(-1).gather(-1, right[:, None])[:, :, None] - without
+    index = right[:, None, None, None].expand(*without.log_p.shape[:3], 1)
+    return whole.log_p.gather(-1, right[:, None])[..., None] - without.log_p.gather(-1, index)[..., 0]
 
 
 def one_by_one(
@@ -214,12 +232,16 @@ def one_by_one(
 
 
 class Labels(NamedTuple):
-    """What the heads do with the k labels of N prompts."""
+    """What the heads do with the labels of k demonstrations."""
 
     attention: torch.Tensor  # (N, layers, heads, k) from the last token to each label
-    written: (
-        torch.Tensor
-    )  # (N, layers, heads, k, labels) a label's value through W_O, as logits of the labels
+    start: torch.Tensor  # (N, layers, heads) from the last token to the first one
+    written: torch.Tensor  # (N, layers, heads, k, labels) its value through W_O, as logits of the labels
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """(N, layers, heads, k) the score of each label, less that of the first token."""
+        return (self.attention / self.start[..., None]).log()
 
 
 def at_labels(model: lm.LanguageModel, prompts: Sequence[Layout], labels: Sequence[int]) -> Labels:
@@ -233,13 +255,70 @@ def at_labels(model: lm.LanguageModel, prompts: Sequence[Layout], labels: Sequen
     layers = range(model.n_layers)
     towards = lm.unembedding(model)[labels]
     write = lm.output_projections(model) @ (towards - towards.mean(0)).T  # (layers, heads, head_dim, labels)
-    attention, written = [], []
+    attention, start, written = [], [], []
     for prompt in prompts:
-        out = lm.forward(model, [prompt.tokens], lm.Read(attention=layers))
-        attention.append(out.attention[0, :, 0][..., prompt.labels])
+        seen = lm.forward(model, [prompt.tokens], lm.Read(attention=layers)).attention[0, :, 0]
+        attention.append(seen[..., prompt.labels])
+        start.append(seen[..., 0])
         values = lm.values(model, prompt.tokens, layers)[:, :, prompt.labels]  # (layers, heads, k, head_dim)
         written.append(torch.einsum("lhjk,lhkc->lhjc", values, write))
-    return Labels(torch.stack(attention).cpu(), torch.stack(written).cpu())
+    return Labels(*(torch.stack(part).cpu() for part in (attention, start, written)))
+
+
+def towers(model: lm.LanguageModel, format: Format, case: Case) -> torch.Tensor:
+    """How alike a query and a demonstration are to each head, if neither has seen anything else.
+
+    Each demonstration is put alone in front of the query, and the query is kept from seeing it: one tower
+    makes a key at the label, the other a query at the last token. Their score is that of the model's
+    attention, less that of the document start, always at the same distance; it is not a number in layers
+    whose window hides the document start.
+
+    Args:
+        model: a language model with a document start.
+        format: how prompts are written.
+        case: k demonstrations, Q queries.
+
+    Returns:
+        (Q, layers, heads, k).
+
+    Raises:
+        ValueError: see `layout`; the model has no document start.
+    """
+    if not model.document_start:
+        raise ValueError(f"{model.name} has no document start to compare scores with")
+    alone = [
+        layout(model, format, Case([shown], []), x) for x, _ in case.queries for shown in case.demonstrations
+    ]
+    apart = [
+        [(t, s, 0.0) for t in (*p.query, *p.asks) for s in range(len(model.document_start), p.query.start)]
+        for p in alone
+    ]
+    layers = range(model.n_layers)
+    seen = lm.forward(
+        model, [p.tokens for p in alone], lm.Read(attention=layers), weigh=[lm.Weigh(layers, apart)]
+    ).attention[:, :, 0]  # (Q k, layers, heads, T), without the factors
+    at = torch.tensor([p.labels for p in alone], device=seen.device)[:, None, None]
+    scores = (seen.gather(-1, at.expand(*seen.shape[:-1], 1)) / seen[..., :1]).log()[..., 0]
+    return scores.unflatten(0, (len(case.queries), -1)).movedim(1, -1).cpu()
+
+
+def agreement(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Correlation over demonstrations of the same query, without what a place in the prompt has on average.
+
+    Args:
+        a: (N, ..., k) numbers of N queries and k demonstrations.
+        b: (N, ..., k), of a shape that broadcasts with that of a.
+
+    Returns:
+        (...).
+    """
+
+    def centred(x: torch.Tensor) -> torch.Tensor:
+        x = x - x.mean(-1, keepdim=True)
+        return x - x.mean(0)
+
+    a, b = centred(a), centred(b)
+    return (a * b).sum((0, -1)) / (a.square().sum((0, -1)) * b.square().sum((0, -1))).sqrt()
 
 
 def vote(attention: torch.Tensor, shown: torch.Tensor, n_labels: int) -> torch.Tensor:
