@@ -12,11 +12,13 @@ from typing import NamedTuple
 import torch
 
 from course_lib import lm
+from course_lib.data.embeddings import embed
 from course_lib.demonstrations import Case, Format, Setting, truth
 from course_lib.in_context_heads import (
     Answers,
     Head,
     Layout,
+    agreement,
     ask,
     at_labels,
     direct,
@@ -25,6 +27,7 @@ from course_lib.in_context_heads import (
     layout,
     links,
     one_by_one,
+    towers,
 )
 
 
@@ -137,6 +140,27 @@ def carry(model: lm.LanguageModel, asked: Prompts) -> torch.Tensor:
     before = ask(model, bare, asked.labels).log_p.logsumexp(-1)  # (N,)
     after = one_by_one(model, bare, asked.labels, means).log_p.logsumexp(-1)  # (N, layers, heads)
     return (after - before[:, None, None]).mean(0)
+
+
+class Preferences(NamedTuple):
+    """What the scores of the heads (layers, heads) for labels agree with, see `agreement`."""
+
+    apart: torch.Tensor  # with the scores of two `towers`
+    alike: torch.Tensor  # with how alike the texts are to MiniLM
+    right: torch.Tensor  # with whether a demonstration has the label that is right for the query
+
+
+def preferences(model: lm.LanguageModel, drawn: Setting) -> Preferences:
+    """Asks which queries prefer which demonstrations of the same prompt, and why."""
+    here = prompts(model, [drawn])
+    shown, asked = ([x for x, _ in pairs] for pairs in (drawn.case.demonstrations, drawn.case.queries))
+    own = at_labels(model, here.where, here.labels).scores  # (Q, layers, heads, k)
+    apart = towers(model, drawn.format, drawn.case)
+    alike = embed(asked) @ embed(shown).T
+    right = (here.shown == here.right[:, None]).float()
+    return Preferences(
+        agreement(own, apart), agreement(own, alike[:, None, None]), agreement(own, right[:, None, None])
+    )
 
 
 def in_context(found: Found, n: int) -> list[Head]:

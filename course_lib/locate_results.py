@@ -25,7 +25,19 @@ from course_lib.label_bias import (
     unequal,
     weighed,
 )
-from course_lib.locate import Found, Prompts, find, in_context, prompts, ranges, rounded, said, without_links
+from course_lib.locate import (
+    Found,
+    Preferences,
+    Prompts,
+    find,
+    in_context,
+    preferences,
+    prompts,
+    ranges,
+    rounded,
+    said,
+    without_links,
+)
 
 FOUND, TESTED = 1, 2  # seeds of the prompts on which heads are found, and on which they are tested
 SHARES, DRAWS = (0.01, 0.02, 0.05), 5  # of all heads; how often as many are drawn at random
@@ -45,6 +57,16 @@ def head_rows(found: Found) -> Iterator[dict]:
     """What is found of each head."""
     for layer, head in itertools.product(*map(range, found.gain.shape)):
         values = {name: round(float(scores[layer, head]), 4) for name, scores in found._asdict().items()}
+        yield {"layer": layer, "head": head} | values
+
+
+def tower_rows(found: Sequence[Preferences]) -> Iterator[dict]:
+    """What the scores of each head agree with, in each case."""
+    for layer, head in itertools.product(*map(range, found[0].apart.shape)):
+        names = Preferences._fields
+        values = {
+            name: rounded(torch.stack([getattr(f, name)[layer, head] for f in found])) for name in names
+        }
         yield {"layer": layer, "head": head} | values
 
 
@@ -101,7 +123,7 @@ def bias_rows(
 
 
 def measure(model: lm.LanguageModel, task: str, n: int = CASES, n_queries: int = QUERIES) -> Iterator[dict]:
-    """All rows of one task: of the tables "cut", "head", "ablation" and "bias".
+    """All rows of one task: of the tables "cut", "head", "tower", "ablation" and "bias".
 
     Args:
         model: a language model.
@@ -113,9 +135,12 @@ def measure(model: lm.LanguageModel, task: str, n: int = CASES, n_queries: int =
     for row in cut_rows(model, asked):
         yield {"table": "cut", "task": task} | row
 
-    found = find(model, prompts(model, settings(task, n, min(LOOKED, n_queries), seed=FOUND)))
+    drawn = settings(task, n, min(LOOKED, n_queries), seed=FOUND)
+    found = find(model, prompts(model, drawn))
     for row in head_rows(found):
         yield {"table": "head", "task": task} | row
+    for row in tower_rows([preferences(model, each) for each in drawn]):
+        yield {"table": "tower", "task": task} | row
     prefix = head_scores(model, repeated(model)).prefix
     for row in ablation_rows(model, asked, found, prefix):
         yield {"table": "ablation", "task": task} | row

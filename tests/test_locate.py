@@ -96,6 +96,19 @@ def test_what_heads_carry_into_prompts_without_demonstrations(llama):
     assert locate.carry(llama, here)[1, 3].item() == pytest.approx(gained.mean().item(), abs=1e-5)
 
 
+def test_preferences_are_agreements_with_scores(llama):
+    drawn = Setting(FORMAT, ["no", "yes"], Case(CASES[0].demonstrations, [*CASES[0].queries, ("xyz", "yes")]))
+    here = locate.prompts(llama, [drawn])
+    own = heads.at_labels(llama, here.where, here.labels).scores
+    found = locate.preferences(llama, drawn)
+    apart = heads.agreement(own, heads.towers(llama, FORMAT, drawn.case))
+    torch.testing.assert_close(found.apart, apart)
+    right = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    torch.testing.assert_close(found.right, heads.agreement(own, right[:, None, None]))
+    assert found.alike.abs().max() <= 1
+    assert not torch.allclose(found.alike, found.right)
+
+
 def test_in_context_heads_stand_high_in_both_ways():
     gain = torch.tensor([[9.0, 8.0, 7.0], [1.0, 0.0, -1.0]])
     effect = torch.tensor([[0.0, 5.0, 4.0], [9.0, -1.0, -2.0]])
