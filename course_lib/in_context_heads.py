@@ -172,8 +172,7 @@ def direct(model: lm.LanguageModel, prompts: Sequence[Layout], labels: Sequence[
     )  # (V, d), (layers, heads, head_dim, d)
     found = []
     for logits, residual, each in zip(out.logits, out.residual[:, 0, 0], out.heads[:, :, 0], strict=True):
-        whole = towards @ residual  # the logits before the norm's scale, up to a constant
-        whole = whole - whole.mean()
+        whole = towards @ residual  # the logits before the norm's scale
         scale = whole @ logits / whole.square().sum()
         parts = scale * torch.einsum("lhk,lhkd->lhd", each, write) @ towards.T  # (layers, heads, V)
         without = logits - parts

@@ -69,7 +69,7 @@ def by_number(asked: Prompts) -> torch.Tensor:
     """(C Q, k) factors under which each label that is shown has the same attention, if all places had."""
     same = asked.shown[:, :, None] == asked.shown[:, None]  # (C Q, k, k)
     number = same.sum(-1)
-    return asked.shown.shape[1] / number / (1 / number).sum(-1, keepdim=True).round()
+    return asked.shown.shape[1] / number / (1 / number).sum(-1, keepdim=True)
 
 
 def by_place(asked: Prompts, usual: torch.Tensor) -> torch.Tensor:

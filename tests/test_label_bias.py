@@ -5,6 +5,7 @@ import torch
 
 from course_lib import in_context_heads as heads
 from course_lib import label_bias, lm, locate
+from course_lib.data import texts
 from course_lib.demonstrations import Case, Format, Setting
 
 FORMAT = Format("Q: {x}\nA:{y}", "\n\n")
@@ -35,6 +36,15 @@ def test_opposite_versions_differ_in_their_labels_only(task, versions):
             assert {x for x, _ in a.case.demonstrations} == {x for x, _ in b.case.demonstrations}
         else:
             assert (labels.count(first), labels.count(second)) == (6, 2)
+
+
+@pytest.mark.parametrize("task", label_bias.PAIRS)
+def test_queries_are_not_from_the_pool(task):
+    corpus = texts.load(task)
+    pool = {" ".join(e.text.split()[:20]) for e in corpus.train}
+    for setting in label_bias.unequal(task, "mixed", 3, 4):
+        assert all(x in pool for x, _ in setting.case.demonstrations)
+        assert not any(x in pool for x, _ in setting.case.queries)
 
 
 def test_mixed_versions_are_balanced_and_in_another_order():
@@ -80,6 +90,7 @@ def test_weighed_attention(llama):
     where = here.where[2]
     assert [link[:2] for link in found[1].links[2]] == [(where.last, y) for y in where.labels]
     torch.testing.assert_close(torch.tensor([link[2] for link in found[1].links[2]]), factors[2, 3, 0])
+    torch.testing.assert_close(torch.tensor([link[2] for link in found[0].links[2]]), factors[2, 1, 2])
     alike = label_bias.weighed(here, [(1, 2), (3, 0)], factors[:, 0, 0])
     assert alike[0].links == alike[1].links
     # factors of one change nothing, others do
