@@ -77,19 +77,6 @@ def pairs(name: str) -> Sequence[Pair]:
     return tasks.load(name).pairs
 
 
-def strongest(score: torch.Tensor, n: int) -> list[tuple[int, int]]:
-    """The n heads (layer, head) with the highest of some scores (layers, heads)."""
-    return [divmod(int(i), score.shape[1]) for i in score.flatten().topk(n).indices]
-
-
-def random_heads(
-    model: lm.LanguageModel, n: int, seed: int, without: Sequence[tuple[int, int]] = ()
-) -> list[tuple[int, int]]:
-    """The control: n heads (layer, head) drawn from all others."""
-    every = [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
-    return random.Random(seed).sample([head for head in every if head not in set(without)], n)
-
-
 def articles(model: lm.LanguageModel, n: int = 16, length: int = 400) -> list[list[int]]:
     """The first tokens of news articles, each behind the document start."""
     news = (model.prompt(example.text) for example in texts.load("topic").test)
@@ -156,10 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for share in SHARES:
         n = max(1, round(share * scores.prefix.numel()))
         groups = [
-            ("induction", 0, strongest(scores.prefix, n)),
-            ("previous token", 0, strongest(scores.previous, n)),
+            ("induction", 0, lm.strongest_heads(scores.prefix, n)),
+            ("previous token", 0, lm.strongest_heads(scores.previous, n)),
         ]
-        groups += [("random", i, random_heads(model, n, i, groups[0][2])) for i in range(DRAWS)]
+        groups += [("random", i, lm.random_heads(model, n, i, groups[0][2])) for i in range(DRAWS)]
         for name, i, heads in groups:
             for instead, values in (("zero", None), ("mean", means)):
                 named = {"heads": name, "n": n, "instead": instead, "draw": i, "which": heads}

@@ -156,6 +156,16 @@ FORMATS = {
 }
 
 
+def short_texts(task: str) -> tuple[list[Pair], list[Pair]]:
+    """Real texts, 20 words at most, with their labels: a pool of 500 to show, and others to ask for."""
+    corpus = texts.load(task)
+    pool, queries = (
+        [(" ".join(e.text.split()[:20]), corpus.label_names[e.label]) for e in part]
+        for part in (corpus.train[:500], corpus.test)
+    )
+    return pool, queries
+
+
 def settings(task: str, n: int, n_queries: int = 12, shots: int = 8, seed: int = 1) -> list[Setting]:
     """Cases of real texts, at most 20 words each, labelled by "sentiment" or by "topic".
 
@@ -169,13 +179,8 @@ def settings(task: str, n: int, n_queries: int = 12, shots: int = 8, seed: int =
     Raises:
         ValueError: there is no such task.
     """
-    corpus = texts.load(task)
-    pool, queries = (
-        [(" ".join(e.text.split()[:20]), corpus.label_names[e.label]) for e in part]
-        for part in (corpus.train[:500], corpus.test)
-    )
-    drawn = draw(pool, queries, shots, n, n_queries, seed)
-    return [Setting(FORMATS[task], corpus.label_names, case) for case in drawn]
+    drawn = draw(*short_texts(task), shots, n, n_queries, seed)
+    return [Setting(FORMATS[task], texts.load(task).label_names, case) for case in drawn]
 
 
 def shuffle_answers(cases: Sequence[Case], seed: int = 0) -> list[Case]:

@@ -14,9 +14,7 @@ from typing import NamedTuple
 import torch
 
 from course_lib import lm
-from course_lib.demonstrations import Case, Format
-
-Head = tuple[int, int]  # layer, head
+from course_lib.demonstrations import Case, Format, centred
 
 
 class Layout(NamedTuple):
@@ -110,8 +108,7 @@ class Answers(NamedTuple):
 
     def chosen(self, group: int) -> torch.Tensor:
         """(N,) the label chosen, without the tilt to a label that the `group` prompts of a case share."""
-        among = self.logits.log_softmax(-1).unflatten(0, (-1, group))
-        return (among - among.mean(1, keepdim=True)).argmax(-1).flatten()
+        return centred(self.logits.unflatten(0, (-1, group))).argmax(-1).flatten()
 
 
 def ask(
@@ -254,14 +251,17 @@ def at_labels(model: lm.LanguageModel, prompts: Sequence[Layout], labels: Sequen
     layers = range(model.n_layers)
     towards = lm.unembedding(model)[labels]
     write = lm.output_projections(model) @ (towards - towards.mean(0)).T  # (layers, heads, head_dim, labels)
-    attention, start, written = [], [], []
+    seen = lm.forward(model, [p.tokens for p in prompts], lm.Read(attention=layers)).attention[:, :, 0]
+    at = torch.tensor([p.labels for p in prompts], device=seen.device)[:, None, None]
+    written: dict[tuple[int, ...], torch.Tensor] = {}  # by what stands before the query
     for prompt in prompts:
-        seen = lm.forward(model, [prompt.tokens], lm.Read(attention=layers)).attention[0, :, 0]
-        attention.append(seen[..., prompt.labels])
-        start.append(seen[..., 0])
-        values = lm.values(model, prompt.tokens, layers)[:, :, prompt.labels]  # (layers, heads, k, head_dim)
-        written.append(torch.einsum("lhjk,lhkc->lhjc", values, write))
-    return Labels(*(torch.stack(part).cpu() for part in (attention, start, written)))
+        shown = tuple(prompt.tokens[: prompt.labels[-1] + 1])
+        if shown not in written:
+            values = lm.values(model, shown, layers)[:, :, prompt.labels]  # (layers, heads, k, head_dim)
+            written[shown] = torch.einsum("lhjk,lhkc->lhjc", values, write)
+    each = [written[tuple(p.tokens[: p.labels[-1] + 1])] for p in prompts]
+    attention = seen.gather(-1, at.expand(*seen.shape[:-1], -1))
+    return Labels(attention.cpu(), seen[..., 0].cpu(), torch.stack(each).cpu())
 
 
 def towers(model: lm.LanguageModel, format: Format, case: Case) -> torch.Tensor:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import torch
 
 from course_lib import lm
-from course_lib.data import texts
-from course_lib.demonstrations import FORMATS, Case, Pair, Setting
-from course_lib.in_context_heads import Answers, Head, Labels, vote
+from course_lib.demonstrations import FORMATS, Case, Pair, Setting, short_texts
+from course_lib.in_context_heads import Answers, Labels, vote
 from course_lib.locate import Prompts
 
 PAIRS = {"sentiment": ("negative", "positive"), "topic": ("business", "sports")}
@@ -42,26 +41,22 @@ def unequal(task: str, version: str, n: int, n_queries: int = 12, seed: int = 0)
         n_queries: number of queries of a case, even.
         seed: another seed draws others.
     """
-    corpus, names = texts.load(task), PAIRS[task]
+    (pool, others), names = short_texts(task), PAIRS[task]
     drawn = []
     for i in range(n):
         generator = random.Random(f"{task}, {i}, {seed}")
 
-        def of(part: Sequence[texts.Example], name: str, k: int, generator: random.Random) -> list[Pair]:
-            label = corpus.label_names.index(name)
-            pool = [" ".join(e.text.split()[:20]) for e in part if e.label == label]
-            return [(x, name) for x in generator.sample(pool, k)]
+        def of(pairs: Sequence[Pair], name: str, k: int, generator: random.Random) -> list[Pair]:
+            return generator.sample([pair for pair in pairs if pair[1] == name], k)
 
-        queries = [pair for name in names for pair in of(corpus.test, name, n_queries // 2, generator)]
-        pools = {
-            letter: of(corpus.train[:500], name, 6, generator)
-            for letter, name in zip("ab", names, strict=True)
-        }
+        queries = [pair for name in names for pair in of(others, name, n_queries // 2, generator)]
+        shown = [iter(of(pool, name, 6, generator)) for name in names]
         order = list(VERSIONS[version])
         if "last" not in version:
             generator.shuffle(order)
-        stock = {letter: iter(pool) for letter, pool in pools.items()}
-        drawn.append(Setting(FORMATS[task], names, Case([next(stock[letter]) for letter in order], queries)))
+        drawn.append(
+            Setting(FORMATS[task], names, Case([next(shown["ab".index(y)]) for y in order], queries))
+        )
     return drawn
 
 
@@ -85,7 +80,7 @@ def by_share(asked: Prompts, seen: Labels) -> torch.Tensor:
     return factors.gather(-1, asked.shown[:, None, None].expand(*factors.shape[:-1], -1))
 
 
-def weighed(asked: Prompts, heads: Sequence[Head], factors: torch.Tensor) -> list[lm.Weigh]:
+def weighed(asked: Prompts, heads: Sequence[lm.Head], factors: torch.Tensor) -> list[lm.Weigh]:
     """Attention of some heads from the last token to the labels, times factors.
 
     Args:
@@ -109,7 +104,7 @@ def tilt(asked: Prompts, answers: Answers) -> torch.Tensor:
     return asked.per_case(answers.logits[:, 1] - answers.logits[:, 0])
 
 
-def share(asked: Prompts, seen: Labels, heads: Sequence[Head]) -> torch.Tensor:
+def share(asked: Prompts, seen: Labels, heads: Sequence[lm.Head]) -> torch.Tensor:
     """(C,) of the attention of some heads to labels, the share that the second of two labels gets."""
     layers, own = map(list, zip(*heads, strict=True))
     votes = vote(seen.attention, asked.shown, 2)[:, layers, own]  # (C Q, heads, 2)

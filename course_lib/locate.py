@@ -16,7 +16,6 @@ from course_lib.data.embeddings import embed
 from course_lib.demonstrations import Case, Format, Setting, truth
 from course_lib.in_context_heads import (
     Answers,
-    Head,
     Layout,
     agreement,
     ask,
@@ -163,7 +162,7 @@ def preferences(model: lm.LanguageModel, drawn: Setting) -> Preferences:
     )
 
 
-def in_context(found: Found, n: int) -> list[Head]:
+def in_context(found: Found, n: int) -> list[lm.Head]:
     """The n heads (layer, head) highest by the worse of two ranks: by gain, and by ablation effect."""
 
     def ranks(values: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 
 from course_lib import lm, results
-from course_lib.ablation import random_heads, strongest
 from course_lib.demonstrations import FORMATS, settings
-from course_lib.in_context_heads import CUTS, Head, ask, at_labels
+from course_lib.in_context_heads import CUTS, ask, at_labels
 from course_lib.induction import head_scores, repeated
 from course_lib.label_bias import (
     MIXED,
@@ -70,13 +69,13 @@ def tower_rows(found: Sequence[Preferences]) -> Iterator[dict]:
         yield {"layer": layer, "head": head} | values
 
 
-def groups(found: Found, prefix: torch.Tensor, n: int) -> dict[str, list[Head]]:
+def groups(found: Found, prefix: torch.Tensor, n: int) -> dict[str, list[lm.Head]]:
     """The n heads that stand out, in four ways."""
     return {
         "in-context": in_context(found, n),
-        "induction": strongest(prefix, n),
-        "raising": strongest(found.raised, n),
-        "lowering": strongest(-found.raised, n),
+        "induction": lm.strongest_heads(prefix, n),
+        "raising": lm.strongest_heads(found.raised, n),
+        "lowering": lm.strongest_heads(-found.raised, n),
     }
 
 
@@ -89,14 +88,14 @@ def ablation_rows(
         named = groups(found, prefix, n)
         drawn = [(name, 0, heads) for name, heads in named.items()]
         apart = [head for heads in named.values() for head in heads]
-        drawn += [("random", i, random_heads(model, n, i, apart)) for i in range(DRAWS)]
+        drawn += [("random", i, lm.random_heads(model, n, i, apart)) for i in range(DRAWS)]
         for name, i, heads in drawn:
             answers = ask(model, asked.where, asked.labels, lm.ablation(heads))
             yield {"heads": name, "n": n, "draw": i, "which": heads} | said(asked, answers)
 
 
 def bias_rows(
-    model: lm.LanguageModel, here: Prompts, heads: Mapping[str, Sequence[Head]], usual: torch.Tensor
+    model: lm.LanguageModel, here: Prompts, heads: Mapping[str, Sequence[lm.Head]], usual: torch.Tensor
 ) -> Iterator[dict]:
     """Answers to demonstrations that are unequal or in order, as they are and with weighed attention.
 
@@ -148,8 +147,9 @@ def measure(model: lm.LanguageModel, task: str, n: int = CASES, n_queries: int =
     mixed = prompts(model, unequal(task, MIXED, n, n_queries, FOUND))
     usual = at_labels(model, mixed.where, mixed.labels).attention.mean(0)
     k = round(SHARES[-1] * prefix.numel())
-    heads = {name: strongest(sign * found.raised, k) for name, sign in (("raising", 1), ("lowering", -1))}
-    heads["random"] = random_heads(model, k, 0, heads["raising"] + heads["lowering"])
+    named = groups(found, prefix, k)
+    heads = {name: named[name] for name in ("raising", "lowering")}
+    heads["random"] = lm.random_heads(model, k, 0, heads["raising"] + heads["lowering"])
     for version in VERSIONS:
         for row in bias_rows(
             model, prompts(model, unequal(task, version, n, n_queries, TESTED)), heads, usual

@@ -28,6 +28,10 @@ class Results:
     settings: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
 
+    def select(self, **named: Any) -> list[Mapping[str, Any]]:
+        """The rows in which each of some entries has the value given."""
+        return [row for row in self.rows if all(row.get(key) == value for key, value in named.items())]
+
 
 def save(
     path: str | os.PathLike[str],

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from course_lib import ablation, induction, lm, results
 
@@ -50,16 +49,6 @@ def test_articles_are_long_and_start_as_documents_do(real):
     assert all(article[:1] == real.document_start for article in articles)
 
 
-def test_strongest_and_random_heads(llama):
-    score = torch.tensor([[0.1, 0.9, 0.0, 0.3], [0.8, 0.2, 0.0, 0.0]])
-    assert ablation.strongest(score, 3) == [(0, 1), (1, 0), (0, 3)]
-    spared = [(0, 0), (1, 1)]
-    drawn = ablation.random_heads(llama, 14, 0, without=spared)
-    assert len(set(drawn)) == 14
-    assert not set(drawn) & set(spared)
-    assert drawn != ablation.random_heads(llama, 14, 1, without=spared)
-
-
 def test_measure_gives_losses_and_answers(llama, monkeypatch):
     monkeypatch.setattr(ablation, "EARLY", slice(2, 4))
     monkeypatch.setattr(ablation, "LATE", slice(-3, None))
@@ -98,10 +87,10 @@ def test_the_stored_table_is_measured_again(real):
     named = {(row["heads"], row["n"], row["instead"], row["draw"]): row for row in rows}
     row = named["induction", 5, "zero", 0]
     scores = induction.head_scores(real, induction.repeated(real))
-    heads = ablation.strongest(scores.prefix, 5)
+    heads = lm.strongest_heads(scores.prefix, 5)
     assert sorted(map(tuple, row["which"])) == sorted(heads)
-    assert [tuple(h) for h in named["random", 3, "mean", 2]["which"]] == ablation.random_heads(
-        real, 3, 2, without=ablation.strongest(scores.prefix, 3)
+    assert [tuple(h) for h in named["random", 3, "mean", 2]["which"]] == lm.random_heads(
+        real, 3, 2, without=lm.strongest_heads(scores.prefix, 3)
     )
     lookup = ablation.probes(real)[:1]
     again = ablation.measure(real, induction.repeated(real), ablation.articles(real)[:2], lookup, heads)

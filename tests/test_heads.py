@@ -84,3 +84,16 @@ def test_names_not_known_are_told(llama, monkeypatch):
     monkeypatch.setattr("course_lib.lm.heads.LAST_NORMS", ("end",))
     with pytest.raises(ValueError, match="expected one of end behind the last layer"):
         lm.unembedding(replace(llama))
+
+
+def test_strongest_heads_come_highest_first():
+    score = torch.tensor([[0.1, 0.9, 0.0, 0.3], [0.8, 0.2, 0.0, 0.0]])
+    assert lm.strongest_heads(score, 3) == [(0, 1), (1, 0), (0, 3)]
+
+
+def test_random_heads_are_drawn_from_the_others(llama):
+    spared = [(0, 0), (1, 1)]
+    drawn = lm.random_heads(llama, 14, 0, without=spared)
+    assert len(set(drawn)) == 14
+    assert not set(drawn) & set(spared)
+    assert drawn != lm.random_heads(llama, 14, 1, without=spared)

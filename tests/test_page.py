@@ -26,6 +26,7 @@ from course_lib.page import (
     new_figure,
     scrub,
     table,
+    whiskers,
 )
 from course_lib.page import tables as tables_module
 from course_lib.page import widgets as widgets_module
@@ -337,4 +338,16 @@ def test_a_band_lies_between_its_intervals():
     assert (curve.get_linestyle(), curve.get_label()) == ("--", "hits")
     corners = {tuple(xy) for xy in ax.collections[0].get_paths()[0].vertices.round(6).tolist()}
     assert {(1, 0.4), (1, 0.7), (2, 0.5), (2, 0.8)} <= corners
+    plt.close(fig)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_whiskers_lie_between_low_and_high(upright):
+    fig, ax = new_figure()
+    whiskers(ax, 3, (0.5, 0.4, 0.7), upright, color=PALETTE["wine"], label="hits")
+    (point,) = ax.lines
+    assert np.allclose(point.get_xydata(), [[3, 0.5]] if upright else [[0.5, 3]])
+    (line,) = ax.collections[0].get_segments()
+    assert np.allclose(line, [[3, 0.4], [3, 0.7]] if upright else [[0.4, 3], [0.7, 3]])
+    assert ax.get_legend_handles_labels()[1] == ["hits"]
     plt.close(fig)

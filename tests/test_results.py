@@ -22,6 +22,14 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert sum(line.startswith('  {"task"') for line in lines) == len(ROWS)  # a row a line
 
 
+def test_rows_are_selected_by_what_they_hold(tmp_path):
+    saved = results.save(tmp_path / "r.json", ROWS, **ABOUT)
+    assert saved.select(task="b") == [ROWS[1]]
+    assert saved.select(task="b", value=0.5) == saved.select(other=1) == []
+    assert saved.select(by_layer=[0.0, 1.0]) == [ROWS[0]]
+    assert saved.select() == ROWS
+
+
 def test_stored_results_say_where_they_come_from():
     for file in results.FOLDER.iterdir():
         found = results.load(file.name.removesuffix(".json"))

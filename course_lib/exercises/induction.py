@@ -9,9 +9,14 @@ import torch
 from course_lib.page.exercises import Exercise
 
 
+def _sequence(n: int, V: int) -> Callable[[torch.Generator], tuple]:
+    """A sequence (n,) of tokens 0 … V − 1."""
+    return lambda generator: (torch.randint(V, (n,), generator=generator),)
+
+
 def _tokens(n: int, V: int) -> Callable[[torch.Generator], tuple]:
     """A sequence (n,) of tokens 0 … V − 1, and V."""
-    return lambda generator: (torch.randint(V, (n,), generator=generator), V)
+    return lambda generator: (*_sequence(n, V)(generator), V)
 
 
 # 9.1 Where an induction head looks
@@ -21,7 +26,7 @@ def _same(tokens: torch.Tensor) -> torch.Tensor:
     return tokens[:, None] == tokens[None, :]
 
 
-def _targets(tokens: torch.Tensor, V: int) -> torch.Tensor:
+def _targets(tokens: torch.Tensor) -> torch.Tensor:
     follows = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
     follows[:, 1:] = _same(tokens)[:, :-1]
     return follows.tril()
@@ -31,24 +36,24 @@ targets = Exercise(
     "9.1",
     reference=_targets,
     inputs={
-        "eight tokens out of three": _tokens(8, 3),
-        "one token": _tokens(1, 3),
-        "twenty tokens out of five": _tokens(20, 5),
+        "eight tokens out of three": _sequence(8, 3),
+        "one token": _sequence(1, 3),
+        "twenty tokens out of five": _sequence(20, 5),
     },
     mistakes={
-        "marks the earlier places of the present token, not what followed there": lambda tokens, V: _same(
+        "marks the earlier places of the present token, not what followed there": lambda tokens: _same(
             tokens
         ).tril(-1),
-        "marks what stands in front of them": lambda tokens, V: torch.cat(
+        "marks what stands in front of them": lambda tokens: torch.cat(
             [_same(tokens)[:, 1:], torch.zeros(len(tokens), 1, dtype=torch.bool)], 1
         ).tril(-2),
-        "marks positions that come later": lambda tokens, V: torch.cat(
+        "marks positions that come later": lambda tokens: torch.cat(
             [torch.zeros(len(tokens), 1, dtype=torch.bool), _same(tokens)[:, :-1]], 1
         ),
         "marks only what lies before the position, so that a token that repeats itself is missed": (
-            lambda tokens, V: _targets(tokens, V).tril(-1)
+            lambda tokens: _targets(tokens).tril(-1)
         ),
-        "is turned over: rows look, columns are looked at": lambda tokens, V: _targets(tokens, V).T,
+        "is turned over: rows look, columns are looked at": lambda tokens: _targets(tokens).T,
     },
 )
 

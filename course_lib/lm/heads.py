@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import torch
@@ -13,20 +14,32 @@ from course_lib.lm.forward import forward
 from course_lib.lm.model import LanguageModel
 from course_lib.lm.passes import layers_of
 
+Head = tuple[int, int]  # layer, head
 OUTPUT_PROJECTIONS = ("self_attn.o_proj", "attn.c_proj", "attention.dense")  # Llama and its kin, GPT-2, NeoX
 LAST_NORMS = ("norm", "ln_f", "final_layer_norm")
 
 
-def ablation(heads: Sequence[tuple[int, int]], instead: torch.Tensor | None = None) -> list[Write]:
+def ablation(heads: Sequence[Head], instead: torch.Tensor | None = None) -> list[Write]:
     """Writes that make heads return the same whatever they see, at all positions.
 
     Args:
-        heads: (layer, head) of each.
+        heads: the heads.
         instead: (layers, heads, head_dim) what each head of the model returns then, before the output
             projection, for instance `head_means`; None: zero.
     """
     values = [0.0 if instead is None else instead[layer, head] for layer, head in heads]
     return [Write(layer, value, None, head) for (layer, head), value in zip(heads, values, strict=True)]
+
+
+def strongest_heads(score: torch.Tensor, n: int) -> list[Head]:
+    """The n heads with the highest of some scores (layers, heads), the highest first."""
+    return [divmod(int(i), score.shape[1]) for i in score.flatten().topk(n).indices]
+
+
+def random_heads(model: LanguageModel, n: int, seed: int, without: Sequence[Head] = ()) -> list[Head]:
+    """The control of heads that stand out: n heads drawn from all others."""
+    every = [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
+    return random.Random(seed).sample([head for head in every if head not in set(without)], n)
 
 
 def head_means(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> torch.Tensor:

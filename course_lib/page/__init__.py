@@ -2,7 +2,7 @@
 
 from course_lib.page.claims import ClaimError, claim
 from course_lib.page.drag import drag_query
-from course_lib.page.figures import PALETTE, band, figure, new_figure
+from course_lib.page.figures import PALETTE, band, figure, new_figure, whiskers
 from course_lib.page.tables import interval, table
 from course_lib.page.widgets import scrub
 
@@ -17,4 +17,5 @@ __all__ = [
     "new_figure",
     "scrub",
     "table",
+    "whiskers",
 ]

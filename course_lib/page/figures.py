@@ -99,6 +99,21 @@ def band(
     ax.fill_between(x, low, high, color=curve.get_color(), alpha=0.2, linewidth=0)
 
 
+def whiskers(ax: Axes, place: float, found: Sequence[float], upright: bool = False, **style: Any) -> None:
+    """Draws a mean as a point, with its interval as a line.
+
+    Args:
+        ax: Axes to draw on.
+        place: Where on the other axis.
+        found: Mean, low and high, as `demonstrations.mean_interval` returns them.
+        upright: Whether values run upwards; else to the right.
+        **style: Passed to `ax.errorbar` (`label`, `color`, …).
+    """
+    mean, low, high = found
+    error = {"yerr" if upright else "xerr": [[mean - low], [high - mean]]}
+    ax.errorbar(*((place, mean) if upright else (mean, place)), **error, fmt="o", markersize=4, **style)
+
+
 def figure(fig: Figure, number: str, caption: str, alt: str) -> None:
     """Shows a Matplotlib figure with its number, caption and alt text, and closes it.
 
