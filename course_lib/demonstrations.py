@@ -156,12 +156,20 @@ FORMATS = {
 }
 
 
-def short_texts(task: str) -> tuple[list[Pair], list[Pair]]:
-    """Real texts, 20 words at most, with their labels: a pool of 500 to show, and others to ask for."""
+def short_texts(task: str, n: int = 500) -> tuple[list[Pair], list[Pair]]:
+    """Real texts, 20 words at most, with their labels: a pool of the first n to show, and others to ask for.
+
+    Args:
+        task: a key of `FORMATS`.
+        n: size of the pool.
+
+    Raises:
+        ValueError: there is no such task.
+    """
     corpus = texts.load(task)
     pool, queries = (
         [(" ".join(e.text.split()[:20]), corpus.label_names[e.label]) for e in part]
-        for part in (corpus.train[:500], corpus.test)
+        for part in (corpus.train[:n], corpus.test)
     )
     return pool, queries
 
