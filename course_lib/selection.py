@@ -126,8 +126,8 @@ def clustered(queries: torch.Tensor, pool: torch.Tensor, k: int, seed: int = 0) 
         ValueError: see `nearest`; fewer than k items of the pool differ.
     """
     _check(queries, pool, k)
-    if len(pool.unique(dim=0)) < k:
-        raise ValueError(f"k={k}: fewer items of the pool differ")
+    if (different := len(pool.unique(dim=0))) < k:
+        raise ValueError(f"k={k}: only {different} items of the pool differ")
     own = KMeans(k, n_init=1, random_state=seed).fit_predict(pool.numpy(force=True))
     own = torch.from_numpy(own).long().to(pool.device)
     found = [nearest(queries, pool[members], 1) for members in (own == c for c in range(k))]
@@ -229,7 +229,7 @@ def cases(chosen: Selection, pool: Sequence[Pair], queries: Sequence[Pair]) -> l
 def vote(chosen: Selection, labels: torch.Tensor, n_labels: int) -> torch.Tensor:
     """The control without a language model: (Q,) the most frequent label of the chosen.
 
-    Ties go to the label whose items were chosen earlier.
+    Ties go to the label that was chosen first.
 
     Args:
         chosen: k demonstrations of each query.
@@ -238,7 +238,7 @@ def vote(chosen: Selection, labels: torch.Tensor, n_labels: int) -> torch.Tensor
     """
     k = chosen.indices.shape[1]
     votes = one_hot(labels[chosen.indices], n_labels).double()  # (Q, k, labels)
-    early = torch.linspace(1, 0, k, dtype=torch.double, device=votes.device) / (2 * k * k)
+    early = 0.5 ** torch.arange(1, k + 1, dtype=torch.double, device=votes.device)  # together less than one
     return (votes * (1 + early[:, None])).sum(1).argmax(-1)
 
 
