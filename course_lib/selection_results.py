@@ -70,8 +70,8 @@ def task(name: str, n: int = POOL, n_queries: int = QUERIES) -> Task:
 
 
 def probes(given: Task, n: int = PROBES) -> list[Pair]:
-    """Labelled examples that are neither in the pool nor among the queries, as many of each label."""
-    others = short_texts(given.name, len(given.pool) + 300)[0][len(given.pool) :]
+    """Labelled examples to try demonstrations on, as many of each label, which are not themselves tried."""
+    others = given.pool[CANDIDATES:]
     each = [[pair for pair in others if pair[1] == label][: n // len(given.labels)] for label in given.labels]
     return [pair for own in each for pair in own]
 

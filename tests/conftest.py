@@ -27,6 +27,14 @@ def llama(tmp_path_factory) -> lm.LanguageModel:
 
 
 @pytest.fixture(scope="session")
+def roomy(tmp_path_factory) -> lm.LanguageModel:
+    """A tiny random model that reads long prompts."""
+    model = lm.load(str(families.make("llama", tmp_path_factory.mktemp("roomy"))), device="cpu")
+    model.model.config.max_position_embeddings = 4096  # positions are rotations: there is no table to outgrow
+    return model
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Headless Chromium."""
     pytest.importorskip("playwright", reason="playwright is not installed")

@@ -84,8 +84,8 @@ step = Exercise(
     "11.2",
     reference=_mmr,
     inputs={
-        "twelve items of which two are chosen": _chosen(12, [4, 7], 0.4),
-        "thirty items of which three are chosen": _chosen(30, [0, 11, 5], 0.6),
+        "twelve items of which two are chosen": _chosen(12, [4, 7], 0.3),
+        "thirty items of which six are chosen": _chosen(30, [3, 4, 5, 6, 7, 8], 0.4),
         "forty items of which the nearest is chosen, and λ near 1": _nearest_chosen,
     },
     mistakes={

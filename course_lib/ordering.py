@@ -1,0 +1,136 @@
+"""Chapter 12: in which order to show demonstrations.
+
+The same k demonstrations have k! orders (`demonstrations.orders`). All are asked at once: prompts share their
+beginnings, and the engine reads what they share only once. What is measured of an order needs only its
+log-probabilities of the labels, (orders, queries, labels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from course_lib import lm
+from course_lib.demonstrations import Case, Format, label_log_probs
+from course_lib.lm_selection import write
+from course_lib.selection import Selection
+
+CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs that say nothing (Zhao et al. 2021)
+
+
+def ask(
+    model: lm.LanguageModel, format: Format, cases: Sequence[Case], labels: Sequence[str]
+) -> torch.Tensor:
+    """(C, Q, labels) log p of each label among the labels, for C cases with as many demonstrations each."""
+    k = len(cases[0].demonstrations)
+    return label_log_probs(model, format, cases, [k], labels)[0].log_softmax(-1)
+
+
+def hits(log_p: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """(…, Q) whether the most likely label is right, 0 or 1; `right` (Q,) are indices of labels."""
+    return (log_p.argmax(-1) == right).float()
+
+
+def agreement_by_place(log_p: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """How often the answer is the label that stands at each place: recency, if it is most often the last.
+
+    Args:
+        log_p: (orders, Q, labels).
+        shown: (orders, k) the labels in the order in which they are shown, as indices.
+
+    Returns:
+        (k,) the share of all answers, from the first place to the last.
+    """
+    answers = log_p.argmax(-1)
+    return (answers[..., None] == shown[:, None]).double().mean((0, 1))
+
+
+def global_entropy(log_p: torch.Tensor) -> torch.Tensor:
+    """GlobalE of Lu et al. (2022): the entropy of the answers that an order gives to a set of probes.
+
+    Args:
+        log_p: (orders, probes, labels).
+
+    Returns:
+        (orders,) in nats; low where an order gives almost all probes the same label.
+    """
+    shares = torch.nn.functional.one_hot(log_p.argmax(-1), log_p.shape[-1]).double().mean(1)
+    return torch.special.entr(shares).sum(-1)
+
+
+def local_entropy(log_p: torch.Tensor) -> torch.Tensor:
+    """LocalE of Lu et al. (2022): the entropy of the label probabilities, averaged over probes.
+
+    Args:
+        log_p: (orders, probes, labels), normalised over labels.
+
+    Returns:
+        (orders,) in nats; low where an order makes the model sure of all its answers.
+    """
+    return torch.special.entr(log_p.double().exp()).sum(-1).mean(-1)
+
+
+def written_probes(
+    model: lm.LanguageModel, format: Format, orders: Sequence[Case], seed: int = 0
+) -> list[str]:
+    """Texts that the model itself writes after each order of demonstrations, as in Lu et al. (2022).
+
+    Args:
+        model: a language model.
+        format: how prompts are written.
+        orders: cases whose demonstrations are continued.
+        seed: another seed draws others.
+
+    Returns:
+        Different texts, at most one for each order.
+    """
+    before = format.example.split("{x}")[0]
+    texts = []
+    for i, case in enumerate(orders):
+        shown = format.separator.join(format.example.format(x=x, y=y) for x, y in case.demonstrations)
+        texts += write(model, f"{format.instruction}{shown}{format.separator}{before.rstrip()}", 1, seed + i)
+    return list(dict.fromkeys(texts))
+
+
+def content_free(
+    model: lm.LanguageModel, format: Format, cases: Sequence[Case], labels: Sequence[str]
+) -> torch.Tensor:
+    """(C, labels) the log of the mean probability of each label after inputs that say nothing."""
+    asked = [Case(case.demonstrations, [(x, labels[0]) for x in CONTENT_FREE]) for case in cases]
+    return ask(model, format, asked, labels).exp().mean(1).log()
+
+
+def calibrate(log_p: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """Contextual calibration (Zhao et al. 2021): divides by what the same prompt says to nothing.
+
+    Args:
+        log_p: (C, Q, labels).
+        free: (C, labels), see `content_free`.
+
+    Returns:
+        (C, Q, labels), normalised over labels.
+    """
+    return (log_p - free[:, None]).log_softmax(-1)
+
+
+def by_similarity(chosen: Selection, how: str, seed: int = 0) -> Selection:
+    """Chosen demonstrations in another order; `selection.cases` shows the first of them last.
+
+    Args:
+        chosen: k demonstrations for each query with their scores.
+        how: "last", the most similar last, next to the query; "first"; or "random".
+        seed: another seed draws other random orders.
+
+    Raises:
+        ValueError: there is no such order.
+    """
+    keys = {
+        "last": -chosen.scores,
+        "first": chosen.scores,
+        "random": torch.rand(chosen.scores.shape, generator=torch.Generator().manual_seed(seed)),
+    }
+    if how not in keys:
+        raise ValueError(f"how={how!r}: expected one of {', '.join(keys)}")
+    order = keys[how].to(chosen.scores.device).argsort(dim=1, stable=True)
+    return Selection(chosen.indices.gather(1, order), chosen.scores.gather(1, order))

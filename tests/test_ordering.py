@@ -1,0 +1,129 @@
+"""Orders of demonstrations: what is measured of them, on known answers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from course_lib import lm_selection, ordering
+from course_lib.demonstrations import Case, Format, orders, score
+from course_lib.selection import Selection
+
+FORMAT = Format("Q: {x}\nA: {y}", "\n\n", "Answer.\n")
+CASE = Case([("ab", "no"), ("cde", "yes"), ("f", "no")], [("gh", "yes"), ("ij", "no")])
+LABELS = ("no", "yes")
+
+
+def slow(model, case, x):
+    each = [FORMAT.tokens(model, case.demonstrations, x, label) for label in LABELS]
+    return score(model, *map(list, zip(*each, strict=True)))[0].log_softmax(-1)
+
+
+def log_p_of(answers, n_labels):
+    """Log-probabilities whose most likely label is given, all as sure."""
+    one_hot = torch.nn.functional.one_hot(torch.tensor(answers), n_labels)
+    return (2.0 * one_hot).log_softmax(-1)
+
+
+def test_all_orders_are_asked_as_one_by_one(llama):
+    every = orders(CASE)
+    found = ordering.ask(llama, FORMAT, every, LABELS)
+    assert found.shape == (6, 2, 2)
+    wanted = torch.stack([torch.stack([slow(llama, case, x) for x, _ in CASE.queries]) for case in every])
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert found.std(0).max() > 1e-3
+
+
+def test_hits():
+    found = ordering.hits(log_p_of([[0, 1, 2], [2, 1, 0]], 3), torch.tensor([0, 1, 0]))
+    assert found.tolist() == [[1, 1, 0], [0, 1, 1]]
+
+
+def test_agreement_by_place_finds_recency():
+    shown = torch.tensor([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    answers = [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]]  # the last label, but once
+    found = ordering.agreement_by_place(log_p_of(answers, 2), shown)
+    torch.testing.assert_close(found, torch.tensor([5 / 12, 5 / 12, 11 / 12], dtype=torch.double))
+
+
+def test_global_entropy_counts_answers_and_local_entropy_doubt():
+    answers = [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 1]]
+    log_p = log_p_of(answers, 2)
+    found = ordering.global_entropy(log_p)
+    wanted = [0, math.log(2), -0.25 * math.log(0.25) - 0.75 * math.log(0.75)]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.double))
+    p = 1 / (1 + math.exp(-2))
+    doubt = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    torch.testing.assert_close(ordering.local_entropy(log_p), torch.full((3,), doubt, dtype=torch.double))
+    sure = torch.tensor([[[0.0, -torch.inf]]])
+    assert ordering.local_entropy(sure).item() == 0
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(2, 5), st.integers(0, 1000))
+def test_entropies_lie_between_zero_and_log_labels(n, q, labels, seed):
+    log_p = torch.randn(n, q, labels, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    for entropy in (ordering.global_entropy, ordering.local_entropy):
+        found = entropy(log_p)
+        assert found.shape == (n,)
+        assert (found >= 0).all()
+        assert (found <= math.log(labels) + 1e-6).all()
+
+
+def test_probes_are_written_after_each_order(llama, monkeypatch):
+    seen = []
+
+    def write(model, opening, n, seed):
+        seen.append((opening, n, seed))
+        return [] if seed == 7 else [f"text {seed // 3}"]
+
+    monkeypatch.setattr(ordering, "write", write)
+    texts = ordering.written_probes(llama, FORMAT, orders(CASE), seed=5)
+    assert texts == ["text 1", "text 2", "text 3"]  # copies are left out
+    assert [n for _, n, _ in seen] == [1] * 6
+    assert [seed for *_, seed in seen] == list(range(5, 11))
+    assert seen[0][0] == "Answer.\nQ: ab\nA: no\n\nQ: cde\nA: yes\n\nQ: f\nA: no\n\nQ:"
+
+
+def test_real_probes_are_texts(real):
+    case = Case([("a joyless , idiotic film .", "negative"), ("warm and very funny .", "positive")], [])
+    texts = ordering.written_probes(real, lm_selection_format(), orders(case))
+    assert all(lm_selection.SHORTEST <= len(text.split()) <= lm_selection.LONGEST for text in texts)
+
+
+def lm_selection_format():
+    return Format("Review: {x}\nSentiment: {y}", "\n\n")
+
+
+def test_calibration_divides_by_the_answers_to_nothing(llama):
+    every = orders(CASE)[:3]
+    free = ordering.content_free(llama, FORMAT, every, LABELS)
+    wanted = [
+        torch.stack([slow(llama, case, x) for x in ("N/A", "[MASK]", "")]).exp().mean(0).log()
+        for case in every
+    ]
+    torch.testing.assert_close(free, torch.stack(wanted), atol=1e-4, rtol=1e-4)
+    log_p = torch.tensor([[[0.6, 0.4], [0.9, 0.1]]]).log()
+    found = ordering.calibrate(log_p, torch.tensor([[0.75, 0.25]]).log()).exp()
+    torch.testing.assert_close(found, torch.tensor([[[0.8 / 2.4, 1.6 / 2.4], [1.2 / 1.6, 0.4 / 1.6]]]))
+
+
+def test_what_is_said_to_nothing_is_even_after_calibration():
+    free = torch.randn(4, 3).log_softmax(-1)
+    found = ordering.calibrate(free[:, None], free)
+    torch.testing.assert_close(found, torch.full((4, 1, 3), 1 / 3).log())
+
+
+def test_orders_by_similarity():
+    chosen = Selection(torch.tensor([[5, 2, 9], [1, 7, 3]]), torch.tensor([[0.1, 0.9, 0.5], [0.6, 0.2, 0.4]]))
+    last, first = (ordering.by_similarity(chosen, how) for how in ("last", "first"))
+    assert last.indices.tolist() == [[2, 9, 5], [1, 3, 7]]  # `cases` turns them round
+    assert first.indices.tolist() == [[5, 9, 2], [7, 3, 1]]
+    torch.testing.assert_close(last.scores, torch.tensor([[0.9, 0.5, 0.1], [0.6, 0.4, 0.2]]))
+    many = Selection(torch.arange(6).expand(600, 6), torch.zeros(600, 6))
+    drawn = ordering.by_similarity(many, "random").indices
+    assert (torch.bincount(drawn[:, 0], minlength=6) - 100).abs().max() < 45
+    assert not torch.equal(drawn, ordering.by_similarity(many, "random", seed=1).indices)
+    with pytest.raises(ValueError, match="how='middle': expected one of last, first, random"):
+        ordering.by_similarity(chosen, "middle")

@@ -1,0 +1,95 @@
+"""The stored table of chapter 12: its rows and its command."""
+
+import json
+
+import pytest
+import torch
+
+from course_lib import lm, ordering, selection
+from course_lib import ordering_results as table
+from course_lib.demonstrations import FORMATS, Case, orders
+from course_lib.selection_results import task
+
+FORMAT = FORMATS["sentiment"]
+LABELS = ["negative", "positive"]
+CASE = Case(
+    [("dull and long .", "negative"), ("a bore .", "negative"), ("a warm film .", "positive")],
+    [("very funny .", "positive"), ("not funny .", "negative"), ("a mess .", "negative")],
+)
+DEV = [("a joy .", "positive"), ("a chore .", "negative")]
+
+
+@pytest.mark.parametrize(("name", "n_labels", "shots"), [("sentiment", 2, 2), ("topic", 5, 1)])
+def test_sets_are_balanced_and_apart(name, n_labels, shots):
+    drawn = table.sets(name, 3, 6, 4)
+    asked = [pair for case, _ in drawn for pair in case.queries]
+    assert len(set(asked)) == 18
+    for case, dev in drawn:
+        names = [y for _, y in case.demonstrations]
+        assert len(set(case.demonstrations)) == len(names) == n_labels * shots
+        assert names == sorted(names)
+        assert {names.count(y) for y in names} == {shots}
+        assert len(set(dev)) == 4
+        assert not set(dev) & {*case.demonstrations, *asked}
+    assert drawn[0][0].demonstrations != drawn[1][0].demonstrations
+
+
+def test_a_row_for_every_order(roomy, monkeypatch):
+    monkeypatch.setattr(ordering, "written_probes", lambda model, format, cases, seed: ["a b", "c d", "e f"])
+    rows = list(table.order_rows(roomy, "sentiment", CASE, DEV, 0))
+    every = orders(CASE)
+    assert [row["shown"] for row in rows] == [
+        [LABELS.index(y) for _, y in case.demonstrations] for case in every
+    ]
+    log_p = ordering.ask(roomy, FORMAT, every, LABELS)
+    free = ordering.content_free(roomy, FORMAT, every, LABELS)
+    calibrated = ordering.calibrate(log_p, free)
+    assert [row["answers"] for row in rows] == ["".join(map(str, own)) for own in log_p.argmax(-1).tolist()]
+    assert [row["calibrated"] for row in rows] == [
+        "".join(map(str, own)) for own in calibrated.argmax(-1).tolist()
+    ]
+    tried = ordering.ask(roomy, FORMAT, [Case(c.demonstrations, DEV) for c in every], LABELS)
+    wanted = (tried.argmax(-1) == torch.tensor([1, 0])).float().mean(1)
+    assert [row["dev"] for row in rows] == pytest.approx(wanted.tolist())
+    assert [row["local dev"] for row in rows] == pytest.approx(
+        ordering.local_entropy(tried).tolist(), abs=1e-4
+    )
+    probes = [(x, "negative") for x in ("a b", "c d", "e f")]
+    probed = ordering.ask(roomy, FORMAT, [Case(c.demonstrations, probes) for c in every], LABELS)
+    for name, log_p, entropy in (
+        ("local", probed, ordering.local_entropy),
+        ("global", probed, ordering.global_entropy),
+        ("global dev", tried, ordering.global_entropy),
+    ):
+        assert [row[name] for row in rows] == pytest.approx(entropy(log_p).tolist(), abs=1e-4)
+    assert {row["probes"] for row in rows} == {3}
+
+
+def test_similarity_in_three_orders(roomy):
+    given = task("sentiment", 30, 4)
+    rows = {row["how"]: row for row in table.similarity_rows(roomy, given, 3)}
+    assert list(rows) == ["last", "first", "random"]
+    near = selection.nearest(given.query_vectors, given.pool_vectors, 3)
+    cases = [
+        Case([given.pool[i] for i in own], [query])
+        for own, query in zip(near.indices.tolist(), given.queries, strict=True)
+    ]
+    wanted = torch.stack([ordering.ask(roomy, FORMAT, [case], LABELS)[0, 0] for case in cases])
+    right = torch.tensor([LABELS.index(y) for _, y in given.queries])
+    assert rows["first"]["log p"] == pytest.approx(wanted[range(4), right].tolist(), abs=1e-3)
+    assert rows["last"]["log p"] != rows["first"]["log p"]
+
+
+def test_the_command_writes_a_results_file(roomy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lm, "load", lambda name: roomy)
+    monkeypatch.setattr(table, "order_rows", lambda *given: [{"answers": "01"}, {"answers": "10"}])
+    monkeypatch.setattr(table, "similarity_rows", lambda model, given: [{"how": "last"}])
+    monkeypatch.setattr(table, "task", lambda name, n_queries: None)
+    table.main(["--out", str(tmp_path)])
+    written = json.loads((tmp_path / "ordering-smollm2-135m.json").read_text())
+    assert written["command"] == "python -m course_lib.ordering_results --model smollm2-135m"
+    assert len(written["rows"]) == 2 * (8 + 4) + 2
+    first = written["rows"][1]
+    assert (first["task"], first["set"], first["order"], first["answers"]) == ("sentiment", 0, 1, "10")
+    assert len(first["right"]) == table.QUERIES["sentiment"]
+    assert set(first["right"]) == {"0", "1"}
