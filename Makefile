@@ -88,6 +88,7 @@ bench: setup
 	$(PY) -m pip install --no-deps -c requirements.txt -r benchmarks/requirements.txt
 	$(PY) benchmarks/forward.py
 	$(PY) benchmarks/hull.py
+	$(PY) benchmarks/selection.py
 	$(PY) benchmarks/task_vectors.py
 
 # each notebook alone, with a kernel that has Colab's packages; the working tree stands for GitHub

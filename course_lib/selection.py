@@ -171,36 +171,35 @@ def balanced(
     """
     _check(queries, pool, k)
     generator = torch.Generator().manual_seed(seed)
-    chosen = _quota(torch.rand(len(queries), len(pool), generator=generator), labels.cpu(), k, generator)
-    shuffled = torch.rand(chosen.shape, generator=generator).argsort(1)
-    return Selection(chosen.gather(1, shuffled).to(pool.device), pool.new_zeros(len(queries), k))
+    chosen = _quota(torch.rand(len(queries), len(pool), generator=generator), labels, k, generator)
+    return Selection(chosen.to(pool.device), pool.new_zeros(len(queries), k))
 
 
 def nearest_of_each(
     queries: torch.Tensor, pool: torch.Tensor, k: int, labels: torch.Tensor, seed: int = 0
 ) -> Selection:
-    """The nearest items, with as many of each label as of any other, the nearest first; see `balanced`.
+    """The nearest items, with as many of each label as of any other, in random order; see `balanced`.
 
-    Which labels have one more, where k is no multiple of their number, is drawn at random: the labels that
-    are shown tell nothing of the answer, the texts do.
+    Which labels have one more, where k is no multiple of their number, is drawn at random, too: neither the
+    number nor the order of the labels tells anything of the answer, only the texts do.
     """
     _check(queries, pool, k)
     relevance = queries @ pool.T
     generator = torch.Generator().manual_seed(seed)
-    chosen = _quota(relevance.cpu(), labels.cpu(), k, generator).to(pool.device)
-    scores, order = relevance.gather(1, chosen).sort(descending=True)
-    return Selection(chosen.gather(1, order), scores)
+    chosen = _quota(relevance.cpu(), labels, k, generator).to(pool.device)
+    return Selection(chosen, relevance.gather(1, chosen))
 
 
 def _quota(scores: torch.Tensor, labels: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
-    """(Q, k) of scores (Q, n): the best of each label, the second of each, …; in the last turn at random."""
+    """(Q, k) of scores (Q, n): the best of each label, the second of each, …, as many as k; shuffled."""
     if labels.shape != scores.shape[1:]:
         raise ValueError(f"labels {tuple(labels.shape)}: expected one for each of {scores.shape[1]} items")
     turn = torch.empty_like(scores)  # how many of the same label are better
     for label in labels.unique():
-        members = (labels == label).nonzero()[:, 0]
+        members = (labels == label).nonzero()[:, 0].cpu()
         turn[:, members] = (-scores[:, members]).argsort(1).argsort(1).to(scores.dtype)
-    return (turn + torch.rand(scores.shape, generator=generator)).topk(k, largest=False).indices
+    chosen = (turn + torch.rand(scores.shape, generator=generator)).topk(k, largest=False).indices
+    return chosen.gather(1, torch.rand(chosen.shape, generator=generator).argsort(1))
 
 
 def bm25(queries: Sequence[str], pool: Sequence[str], k: int) -> Selection:
