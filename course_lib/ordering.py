@@ -14,7 +14,6 @@ import torch
 from course_lib import lm
 from course_lib.demonstrations import Case, Format, label_log_probs
 from course_lib.lm_selection import write
-from course_lib.selection import Selection
 
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs that say nothing (Zhao et al. 2021)
 
@@ -112,25 +111,3 @@ def calibrate(log_p: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
         (C, Q, labels), normalised over labels.
     """
     return (log_p - free[:, None]).log_softmax(-1)
-
-
-def by_similarity(chosen: Selection, how: str, seed: int = 0) -> Selection:
-    """Chosen demonstrations in another order; `selection.cases` shows the first of them last.
-
-    Args:
-        chosen: k demonstrations for each query with their scores.
-        how: "last", the most similar last, next to the query; "first"; or "random".
-        seed: another seed draws other random orders.
-
-    Raises:
-        ValueError: there is no such order.
-    """
-    keys = {
-        "last": -chosen.scores,
-        "first": chosen.scores,
-        "random": torch.rand(chosen.scores.shape, generator=torch.Generator().manual_seed(seed)),
-    }
-    if how not in keys:
-        raise ValueError(f"how={how!r}: expected one of {', '.join(keys)}")
-    order = keys[how].to(chosen.scores.device).argsort(dim=1, stable=True)
-    return Selection(chosen.indices.gather(1, order), chosen.scores.gather(1, order))

@@ -6,53 +6,66 @@ import argparse
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from course_lib import lm, ordering, results, selection
 from course_lib.data import texts
 from course_lib.demonstrations import FORMATS, Case, Pair, orders, short_texts, truth
+from course_lib.label_bias import PAIRS
 from course_lib.selection_results import Task, said, task
 
-SETS, QUERIES, DEV = {"sentiment": 8, "topic": 4}, {"sentiment": 40, "topic": 20}, 10
-SHOTS = {"sentiment": 2, "topic": 1}  # of each label
-PROBES = 24  # texts that the model writes to try an order on, for each set
+
+class Plan(NamedTuple):
+    """What is measured: sets of demonstrations with as many of each label, in all orders."""
+
+    task: str  # a key of FORMATS
+    labels: Sequence[str]
+    shots: int  # of each label
+    sets: int
+    queries: int  # of each set
+
+
+PLANS = {
+    "sentiment": Plan("sentiment", PAIRS["sentiment"], 2, 8, 40),
+    "two topics": Plan("topic", PAIRS["topic"], 2, 8, 40),
+    "five topics": Plan("topic", texts.TOPICS, 1, 3, 20),
+}
+DEV = 12  # labelled examples to try an order on
+PROBES = 24  # texts that the model writes to try an order on, at most
 ASKED, K = 100, 8  # queries with neighbours of their own in three orders; how many
 
 
-def sets(name: str, n: int, n_queries: int, n_dev: int = DEV) -> list[tuple[Case, list[Pair]]]:
-    """Demonstrations with as many of each label, label by label, their queries, and labelled examples to try.
+def sets(plan: Plan, n_dev: int = DEV) -> list[tuple[Case, list[Pair]]]:
+    """Demonstrations, label by label, with their queries, and labelled examples to try orders on.
 
     Args:
-        name: "sentiment", with two reviews of each label, or "topic", with one article of each.
-        n: how many sets.
-        n_queries: queries of each set; those of different sets differ.
+        plan: what is wanted; queries of different sets differ.
         n_dev: labelled examples of each set, which are neither shown nor asked.
     """
-    pool, others = short_texts(name, 1000)
-    labels, generator = texts.load(name).label_names, random.Random(0)
-    asked = generator.sample(others, n * n_queries)
+    pool, others = (
+        [pair for pair in part if pair[1] in plan.labels] for part in short_texts(plan.task, 1000)
+    )
+    generator = random.Random(0)
+    asked = generator.sample(others, plan.sets * plan.queries)
     drawn = []
-    for i in range(n):
-        shown = [
-            pair
-            for label in labels
-            for pair in generator.sample([pair for pair in pool if pair[1] == label], SHOTS[name])
-        ]
+    for i in range(plan.sets):
+        each = [[pair for pair in pool if pair[1] == label] for label in plan.labels]
+        shown = [pair for own in each for pair in generator.sample(own, plan.shots)]
         dev = generator.sample([pair for pair in pool if pair not in shown], n_dev)
-        drawn.append((Case(shown, asked[i * n_queries : (i + 1) * n_queries]), dev))
+        drawn.append((Case(shown, asked[i * plan.queries : (i + 1) * plan.queries]), dev))
     return drawn
 
 
 def order_rows(
-    model: lm.LanguageModel, name: str, case: Case, dev: Sequence[Pair], seed: int
+    model: lm.LanguageModel, plan: Plan, case: Case, dev: Sequence[Pair], seed: int
 ) -> Iterator[dict]:
     """For every order of a set what it answers, and what could have been known of it before.
 
     Args:
         model: a language model.
-        name: "sentiment" or "topic".
+        plan: the task and its labels.
         case: demonstrations and queries.
         dev: labelled examples.
         seed: for the probes that the model writes.
@@ -63,7 +76,7 @@ def order_rows(
         labels of the queries: "global" and "local" entropy on probes the model writes, "global dev" and
         "local dev" on `dev`, and "dev", the accuracy there.
     """
-    format, labels = FORMATS[name], list(texts.load(name).label_names)
+    format, labels = FORMATS[plan.task], list(plan.labels)
     every = orders(case)
 
     def of(pairs: Sequence[Pair]) -> torch.Tensor:
@@ -96,18 +109,20 @@ def similarity_rows(model: lm.LanguageModel, given: Task, k: int = K) -> Iterato
     """Each query's nearest demonstrations in three orders."""
     near = selection.nearest(given.query_vectors, given.pool_vectors, k)
     for how in ("last", "first", "random"):
-        chosen = ordering.by_similarity(near, how)
+        chosen = selection.ordered(near, how)
         yield {"how": how} | said(model, given, selection.cases(chosen, given.pool, given.queries))
 
 
-def measure(model: lm.LanguageModel, name: str) -> Iterator[dict[str, Any]]:
-    """All rows of one task, of the tables "order" and "similarity"."""
-    for i, (case, dev) in enumerate(sets(name, SETS[name], QUERIES[name])):
-        right = "".join(map(str, truth([case], texts.load(name).label_names)[0].tolist()))
-        for j, row in enumerate(order_rows(model, name, case, dev, 1000 * i)):
-            yield {"table": "order", "task": name, "set": i, "order": j, "right": right} | row
-    for row in similarity_rows(model, task(name, n_queries=ASKED)):
-        yield {"table": "similarity", "task": name} | row
+def measure(model: lm.LanguageModel) -> Iterator[dict[str, Any]]:
+    """All rows, of the tables "order" and "similarity"."""
+    for name, plan in PLANS.items():
+        for i, (case, dev) in enumerate(sets(plan)):
+            right = "".join(map(str, truth([case], plan.labels)[0].tolist()))
+            for j, row in enumerate(order_rows(model, plan, case, dev, 1000 * i)):
+                yield {"table": "order", "task": name, "set": i, "order": j, "right": right} | row
+    for name in FORMATS:
+        for row in similarity_rows(model, task(name, n_queries=ASKED)):
+            yield {"table": "similarity", "task": name} | row
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,12 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     model = lm.load(given.model)
     rows = []
-    for name in FORMATS:
-        for row in measure(model, name):
-            rows.append(row)
-            print(*list(row.values())[:4], flush=True)
+    for row in measure(model):
+        rows.append(row)
+        print(*list(row.values())[:4], flush=True)
     command = f"python -m course_lib.ordering_results --model {given.model}"
-    about = {"sets": SETS, "queries": QUERIES, "dev": DEV, "asked": ASKED}
+    about = {"dev": DEV, "probes": PROBES, "asked": ASKED}
     path = given.out / f"ordering-{Path(given.model).name}.json"
     results.save(path, rows, model=given.model, command=command, settings=about)
 

@@ -217,6 +217,28 @@ def bm25(queries: Sequence[str], pool: Sequence[str], k: int) -> Selection:
     return Selection(torch.from_numpy(found.documents.astype("int64")), torch.from_numpy(found.scores))
 
 
+def ordered(chosen: Selection, how: str, seed: int = 0) -> Selection:
+    """The same choice in another order; `cases` shows the first of them last.
+
+    Args:
+        chosen: k demonstrations for each query with their scores.
+        how: where the highest scores are shown: "last", next to the query; "first"; or anywhere, "random".
+        seed: another seed draws other random orders.
+
+    Raises:
+        ValueError: there is no such order.
+    """
+    keys = {
+        "last": -chosen.scores,
+        "first": chosen.scores,
+        "random": torch.rand(chosen.scores.shape, generator=torch.Generator().manual_seed(seed)),
+    }
+    if how not in keys:
+        raise ValueError(f"how={how!r}: expected one of {', '.join(keys)}")
+    order = keys[how].to(chosen.scores.device).argsort(dim=1, stable=True)
+    return Selection(chosen.indices.gather(1, order), chosen.scores.gather(1, order))
+
+
 def cases(chosen: Selection, pool: Sequence[Pair], queries: Sequence[Pair]) -> list[Case]:
     """A case for each query; the first chosen of its demonstrations comes last, next to the query."""
     return [

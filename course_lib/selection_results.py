@@ -1,4 +1,4 @@
-"""Measures chosen demonstrations: `python -m course_lib.selection_results`, an hour on two cores."""
+"""Measures chosen demonstrations: `python -m course_lib.selection_results`, 90 minutes on two cores."""
 
 from __future__ import annotations
 
@@ -165,6 +165,9 @@ def measure(model: lm.LanguageModel, given: Task) -> Iterator[dict]:
     for (strategy, setting), chosen in every.items():
         cases = selection.cases(chosen, given.pool, given.queries)
         yield row(strategy, setting, cases, **shown(given, chosen))
+    last = selection.ordered(every["nearest of each label", 0], "last")
+    cases = selection.cases(last, given.pool, given.queries)
+    yield row("nearest of each label, nearest last", 0, cases, **shown(given, last))
     near_cases = selection.cases(near, given.pool, given.queries)
     yield row("nearest, labels shuffled", 0, shuffle_answers(near_cases))
     yield row("labels of the nearest", 0, like_neighbours(given, near))

@@ -2,14 +2,12 @@
 
 import math
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from course_lib import lm_selection, ordering
 from course_lib.demonstrations import Case, Format, orders, score
-from course_lib.selection import Selection
 
 FORMAT = Format("Q: {x}\nA: {y}", "\n\n", "Answer.\n")
 CASE = Case([("ab", "no"), ("cde", "yes"), ("f", "no")], [("gh", "yes"), ("ij", "no")])
@@ -113,17 +111,3 @@ def test_what_is_said_to_nothing_is_even_after_calibration():
     free = torch.randn(4, 3).log_softmax(-1)
     found = ordering.calibrate(free[:, None], free)
     torch.testing.assert_close(found, torch.full((4, 1, 3), 1 / 3).log())
-
-
-def test_orders_by_similarity():
-    chosen = Selection(torch.tensor([[5, 2, 9], [1, 7, 3]]), torch.tensor([[0.1, 0.9, 0.5], [0.6, 0.2, 0.4]]))
-    last, first = (ordering.by_similarity(chosen, how) for how in ("last", "first"))
-    assert last.indices.tolist() == [[2, 9, 5], [1, 3, 7]]  # `cases` turns them round
-    assert first.indices.tolist() == [[5, 9, 2], [7, 3, 1]]
-    torch.testing.assert_close(last.scores, torch.tensor([[0.9, 0.5, 0.1], [0.6, 0.4, 0.2]]))
-    many = Selection(torch.arange(6).expand(600, 6), torch.zeros(600, 6))
-    drawn = ordering.by_similarity(many, "random").indices
-    assert (torch.bincount(drawn[:, 0], minlength=6) - 100).abs().max() < 45
-    assert not torch.equal(drawn, ordering.by_similarity(many, "random", seed=1).indices)
-    with pytest.raises(ValueError, match="how='middle': expected one of last, first, random"):
-        ordering.by_similarity(chosen, "middle")

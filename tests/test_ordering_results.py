@@ -19,24 +19,25 @@ CASE = Case(
 DEV = [("a joy .", "positive"), ("a chore .", "negative")]
 
 
-@pytest.mark.parametrize(("name", "n_labels", "shots"), [("sentiment", 2, 2), ("topic", 5, 1)])
-def test_sets_are_balanced_and_apart(name, n_labels, shots):
-    drawn = table.sets(name, 3, 6, 4)
+@pytest.mark.parametrize("name", table.PLANS)
+def test_sets_are_balanced_and_apart(name):
+    plan = table.PLANS[name]._replace(sets=3, queries=6)
+    drawn = table.sets(plan, 4)
     asked = [pair for case, _ in drawn for pair in case.queries]
     assert len(set(asked)) == 18
+    assert {y for _, y in asked} <= set(plan.labels)
     for case, dev in drawn:
-        names = [y for _, y in case.demonstrations]
-        assert len(set(case.demonstrations)) == len(names) == n_labels * shots
-        assert names == sorted(names)
-        assert {names.count(y) for y in names} == {shots}
-        assert len(set(dev)) == 4
+        shown = [y for _, y in case.demonstrations]
+        assert len(set(case.demonstrations)) == len(shown)
+        assert shown == [y for y in plan.labels for _ in range(plan.shots)]
+        assert len(set(dev)) == len(case.queries) - 2 == 4
         assert not set(dev) & {*case.demonstrations, *asked}
     assert drawn[0][0].demonstrations != drawn[1][0].demonstrations
 
 
 def test_a_row_for_every_order(roomy, monkeypatch):
     monkeypatch.setattr(ordering, "written_probes", lambda model, format, cases, seed: ["a b", "c d", "e f"])
-    rows = list(table.order_rows(roomy, "sentiment", CASE, DEV, 0))
+    rows = list(table.order_rows(roomy, table.PLANS["sentiment"], CASE, DEV, 0))
     every = orders(CASE)
     assert [row["shown"] for row in rows] == [
         [LABELS.index(y) for _, y in case.demonstrations] for case in every
@@ -88,8 +89,8 @@ def test_the_command_writes_a_results_file(roomy, tmp_path, monkeypatch, capsys)
     table.main(["--out", str(tmp_path)])
     written = json.loads((tmp_path / "ordering-smollm2-135m.json").read_text())
     assert written["command"] == "python -m course_lib.ordering_results --model smollm2-135m"
-    assert len(written["rows"]) == 2 * (8 + 4) + 2
+    assert len(written["rows"]) == 2 * (8 + 8 + 3) + 2
     first = written["rows"][1]
     assert (first["task"], first["set"], first["order"], first["answers"]) == ("sentiment", 0, 1, "10")
-    assert len(first["right"]) == table.QUERIES["sentiment"]
+    assert len(first["right"]) == 40
     assert set(first["right"]) == {"0", "1"}

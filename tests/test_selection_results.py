@@ -127,7 +127,17 @@ def test_the_stored_table_is_measured_again(real, stored):
     given = table.task("sentiment")
     few = given._replace(queries=given.queries[:2])
     chosen = table.strategies(given)
-    for strategy, setting in (("MMR", 0.3), ("DPP", 1.0), ("BM25", 0), ("clusters", 0)):
+    chosen["nearest of each label, nearest last", 0] = selection.ordered(
+        chosen["nearest of each label", 0], "last"
+    )
+    for strategy, setting in (
+        ("nearest of each label", 0),
+        ("nearest of each label, nearest last", 0),
+        ("MMR", 0.3),
+        ("DPP", 1.0),
+        ("BM25", 0),
+        ("clusters", 0),
+    ):
         (row,) = stored.select(task="sentiment", strategy=strategy, setting=setting)
         cases = selection.cases(chosen[strategy, setting], given.pool, few.queries)
         again = table.said(real, few, cases)
