@@ -8,8 +8,8 @@ milliseconds for all queries, the best of three repeats taken in turn; the ratio
 that a first call takes beyond what the process holds; and for how many queries the choice is the same. A loop
 chooses for one query after the other, with NumPy over the whole pool; the same "item by item" reads the
 formula aloud. What does not fit into its budget of seconds is timed on fewer queries and the time multiplied.
-DPPy draws sets at random from the same determinantal point process, which is what it offers, and not greedily,
-so that its sets are others.
+DPPy draws sets at random from the same determinantal point process, which is what it offers, and not
+greedily, so that its sets are others.
 """
 
 from __future__ import annotations
