@@ -12,7 +12,7 @@ import torch
 
 from course_lib import lm, ordering, results, selection
 from course_lib.data import texts
-from course_lib.demonstrations import FORMATS, Case, Pair, orders, short_texts, truth
+from course_lib.demonstrations import FORMATS, Case, Pair, centred, orders, short_texts, truth
 from course_lib.label_bias import PAIRS
 from course_lib.selection_results import Task, said, task
 
@@ -71,10 +71,11 @@ def order_rows(
         seed: for the probes that the model writes.
 
     Yields:
-        A row for each order with "shown", the numbers of its labels; one digit for each query in "answers"
-        and "calibrated", the number of the label that is chosen; and measures of the order that need no
-        labels of the queries: "global" and "local" entropy on probes the model writes, "global dev" and
-        "local dev" on `dev`, and "dev", the accuracy there.
+        A row for each order with "shown", the numbers of its labels; one digit for each query in "answers",
+        "calibrated" and "centred", the number of the label that is chosen; "free", the log-probabilities of
+        the labels after inputs that say nothing; and measures of the order that need no labels of the
+        queries: "global" and "local" entropy on probes the model writes, "global dev" and "local dev" on
+        `dev`, and "dev", the accuracy there.
     """
     format, labels = FORMATS[plan.task], list(plan.labels)
     every = orders(case)
@@ -85,7 +86,8 @@ def order_rows(
     asked, tried = of(case.queries), of(dev)
     probes = ordering.written_probes(model, format, every[:: max(len(every) // PROBES, 1)], seed)
     probed = of([(x, labels[0]) for x in probes])
-    calibrated = ordering.calibrate(asked, ordering.content_free(model, format, every, labels))
+    free = ordering.content_free(model, format, every, labels)
+    chosen = {"answers": asked, "calibrated": ordering.calibrate(asked, free), "centred": centred(asked)}
     measures = {
         "global": ordering.global_entropy(probed),
         "local": ordering.local_entropy(probed),
@@ -97,7 +99,8 @@ def order_rows(
         yield (
             {"shown": shown, "probes": len(probes)}
             | {name: round(values[i].item(), 4) for name, values in measures.items()}
-            | {"answers": _digits(asked[i]), "calibrated": _digits(calibrated[i])}
+            | {"free": [round(log_p, 3) for log_p in free[i].tolist()]}
+            | {name: _digits(log_p[i]) for name, log_p in chosen.items()}
         )
 
 

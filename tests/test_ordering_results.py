@@ -7,7 +7,7 @@ import torch
 
 from course_lib import lm, ordering, selection
 from course_lib import ordering_results as table
-from course_lib.demonstrations import FORMATS, Case, orders
+from course_lib.demonstrations import FORMATS, Case, centred, orders
 from course_lib.selection_results import task
 
 FORMAT = FORMATS["sentiment"]
@@ -44,11 +44,13 @@ def test_a_row_for_every_order(roomy, monkeypatch):
     ]
     log_p = ordering.ask(roomy, FORMAT, every, LABELS)
     free = ordering.content_free(roomy, FORMAT, every, LABELS)
-    calibrated = ordering.calibrate(log_p, free)
-    assert [row["answers"] for row in rows] == ["".join(map(str, own)) for own in log_p.argmax(-1).tolist()]
-    assert [row["calibrated"] for row in rows] == [
-        "".join(map(str, own)) for own in calibrated.argmax(-1).tolist()
-    ]
+    assert [row["free"] for row in rows] == [pytest.approx(own, abs=1e-3) for own in free.tolist()]
+    for name, chosen in (
+        ("answers", log_p),
+        ("calibrated", ordering.calibrate(log_p, free)),
+        ("centred", centred(log_p)),
+    ):
+        assert [row[name] for row in rows] == ["".join(map(str, own)) for own in chosen.argmax(-1).tolist()]
     tried = ordering.ask(roomy, FORMAT, [Case(c.demonstrations, DEV) for c in every], LABELS)
     wanted = (tried.argmax(-1) == torch.tensor([1, 0])).float().mean(1)
     assert [row["dev"] for row in rows] == pytest.approx(wanted.tolist())
