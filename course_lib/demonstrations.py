@@ -79,9 +79,7 @@ def score(
         ValueError: an answer is empty, or the numbers of prompts and answers differ.
     """
     if len(prompts) != len(answers) or not all(map(len, answers)):
-        raise ValueError(
-            f"answers: expected {len(prompts)} lists of at least one token id, one for each prompt"
-        )
+        raise ValueError(f"answers: expected {len(prompts)} lists, one for each prompt, none of them empty")
     steps: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # context: the (answer, next token) asked there
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         for j, token in enumerate(answer):
@@ -126,9 +124,7 @@ def draw(
         ValueError: the pool is too small, or a query is also in the pool.
     """
     if shots > len(pool) or n_queries > len(queries):
-        raise ValueError(
-            f"too many: {shots} demonstrations of {len(pool)} pairs, {n_queries} queries of {len(queries)}"
-        )
+        raise ValueError(f"there are only {len(pool)} demonstrations and {len(queries)} queries to draw from")
     if common := {x for x, _ in pool} & {x for x, _ in queries}:
         raise ValueError(f"queries must not be demonstrations too: {sorted(common)[:3]}")
     generator = random.Random(seed)

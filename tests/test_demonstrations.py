@@ -116,8 +116,8 @@ def test_seeds_differ():
 @pytest.mark.parametrize(
     ("pool", "queries", "shots", "n_queries", "message"),
     [
-        (PAIRS[:2], PAIRS[2:], 3, 1, "3 demonstrations of 2 pairs"),
-        (PAIRS[:2], PAIRS[2:4], 1, 3, "3 queries of 2"),
+        (PAIRS[:2], PAIRS[2:], 3, 1, "only 2 demonstrations"),
+        (PAIRS[:2], PAIRS[2:4], 1, 3, "queries to draw from"),
         (PAIRS[:3], PAIRS[2:], 1, 1, "queries must not be demonstrations too: .'day'"),
     ],
 )
