@@ -92,22 +92,17 @@ def written_probes(
     return list(dict.fromkeys(texts))
 
 
-def content_free(
-    model: lm.LanguageModel, format: Format, cases: Sequence[Case], labels: Sequence[str]
-) -> torch.Tensor:
-    """(C, labels) the log of the mean probability of each label after inputs that say nothing."""
-    asked = [Case(case.demonstrations, [(x, labels[0]) for x in CONTENT_FREE]) for case in cases]
-    return ask(model, format, asked, labels).exp().mean(1).log()
+def calibrate(log_p: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Divides by what the same prompt says to other inputs, on average.
 
-
-def calibrate(log_p: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
-    """Contextual calibration (Zhao et al. 2021): divides by what the same prompt says to nothing.
+    With `CONTENT_FREE` inputs this is contextual calibration (Zhao et al. 2021), with texts of the task it is
+    like domain-context (Fei et al. 2023) and batch calibration (Zhou et al. 2024).
 
     Args:
         log_p: (C, Q, labels).
-        free: (C, labels), see `content_free`.
+        reference: (C, R, labels) log-probabilities after R other inputs.
 
     Returns:
         (C, Q, labels), normalised over labels.
     """
-    return (log_p - free[:, None]).log_softmax(-1)
+    return (log_p - reference.exp().mean(1, keepdim=True).log()).log_softmax(-1)

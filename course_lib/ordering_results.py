@@ -1,4 +1,4 @@
-"""Measures orders of demonstrations: `python -m course_lib.ordering_results`, half an hour on two cores."""
+"""Measures orders of demonstrations: `python -m course_lib.ordering_results`, 75 minutes on two cores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLANS = {
     "two topics": Plan("topic", PAIRS["topic"], 2, 8, 40),
     "five topics": Plan("topic", texts.TOPICS, 1, 3, 20),
 }
-DEV = 12  # labelled examples to try an order on
+DEV = 20  # labelled examples to try an order on, as many of each label
 PROBES = 24  # texts that the model writes to try an order on, at most
 ASKED, K = 100, 8  # queries with neighbours of their own in three orders; how many
 
@@ -42,7 +42,7 @@ def sets(plan: Plan, n_dev: int = DEV) -> list[tuple[Case, list[Pair]]]:
 
     Args:
         plan: what is wanted; queries of different sets differ.
-        n_dev: labelled examples of each set, which are neither shown nor asked.
+        n_dev: labelled examples of each set, as many of each label, which are neither shown nor asked.
     """
     pool, others = (
         [pair for pair in part if pair[1] in plan.labels] for part in short_texts(plan.task, 1000)
@@ -51,9 +51,11 @@ def sets(plan: Plan, n_dev: int = DEV) -> list[tuple[Case, list[Pair]]]:
     asked = generator.sample(others, plan.sets * plan.queries)
     drawn = []
     for i in range(plan.sets):
-        each = [[pair for pair in pool if pair[1] == label] for label in plan.labels]
-        shown = [pair for own in each for pair in generator.sample(own, plan.shots)]
-        dev = generator.sample([pair for pair in pool if pair not in shown], n_dev)
+        shown, dev = [], []
+        for label in plan.labels:
+            own = [pair for pair in pool if pair[1] == label]
+            own = generator.sample(own, plan.shots + n_dev // len(plan.labels))
+            shown, dev = shown + own[: plan.shots], dev + own[plan.shots :]
         drawn.append((Case(shown, asked[i * plan.queries : (i + 1) * plan.queries]), dev))
     return drawn
 
@@ -71,41 +73,47 @@ def order_rows(
         seed: for the probes that the model writes.
 
     Yields:
-        A row for each order with "shown", the numbers of its labels; one digit for each query in "answers",
-        "calibrated" and "centred", the number of the label that is chosen; "free", the log-probabilities of
-        the labels after inputs that say nothing; and measures of the order that need no labels of the
-        queries: "global" and "local" entropy on probes the model writes, "global dev" and "local dev" on
-        `dev`, and "dev", the accuracy there.
+        A row for each order with "shown", the numbers of its labels; one digit for each query, the number of
+        the label that is chosen, in "answers", in "centred", and calibrated by inputs that say nothing, by
+        texts the model writes, and by `dev` in "by nothing", "by written" and "by dev"; the digits of
+        "dev answers"; "free", the mean log-probabilities of the labels after inputs that say nothing; and the
+        entropies on texts the model writes, "global" and "local", and on `dev`, "global dev" and "local dev".
     """
     format, labels = FORMATS[plan.task], list(plan.labels)
     every = orders(case)
 
-    def of(pairs: Sequence[Pair]) -> torch.Tensor:
+    def of(texts: Sequence[str]) -> torch.Tensor:
+        pairs = [(x, labels[0]) for x in texts]  # the answers are not looked at
         return ordering.ask(model, format, [Case(c.demonstrations, pairs) for c in every], labels)
 
-    asked, tried = of(case.queries), of(dev)
+    asked, tried = (of([x for x, _ in pairs]) for pairs in (case.queries, dev))
     probes = ordering.written_probes(model, format, every[:: max(len(every) // PROBES, 1)], seed)
-    probed = of([(x, labels[0]) for x in probes])
-    free = ordering.content_free(model, format, every, labels)
-    chosen = {"answers": asked, "calibrated": ordering.calibrate(asked, free), "centred": centred(asked)}
+    probed, free = of(probes), of(ordering.CONTENT_FREE)
+    chosen = {
+        "answers": asked,
+        "by nothing": ordering.calibrate(asked, free),
+        "by written": ordering.calibrate(asked, probed),
+        "by dev": ordering.calibrate(asked, tried),
+        "centred": centred(asked),
+        "dev answers": tried,
+    }
     measures = {
         "global": ordering.global_entropy(probed),
         "local": ordering.local_entropy(probed),
         "global dev": ordering.global_entropy(tried),
         "local dev": ordering.local_entropy(tried),
-        "dev": ordering.hits(tried, truth([Case([], dev)], labels)[0]).mean(1),
     }
     for i, shown in enumerate(truth([Case([], c.demonstrations) for c in every], labels).tolist()):
         yield (
             {"shown": shown, "probes": len(probes)}
             | {name: round(values[i].item(), 4) for name, values in measures.items()}
-            | {"free": [round(log_p, 3) for log_p in free[i].tolist()]}
-            | {name: _digits(log_p[i]) for name, log_p in chosen.items()}
+            | {"free": [round(log_p, 3) for log_p in free[i].mean(0).tolist()]}
+            | {name: _digits(log_p[i].argmax(-1)) for name, log_p in chosen.items()}
         )
 
 
-def _digits(log_p: torch.Tensor) -> str:
-    return "".join(map(str, log_p.argmax(-1).tolist()))
+def _digits(labels: torch.Tensor) -> str:
+    return "".join(map(str, labels.tolist()))
 
 
 def similarity_rows(model: lm.LanguageModel, given: Task, k: int = K) -> Iterator[dict]:
@@ -120,9 +128,12 @@ def measure(model: lm.LanguageModel) -> Iterator[dict[str, Any]]:
     """All rows, of the tables "order" and "similarity"."""
     for name, plan in PLANS.items():
         for i, (case, dev) in enumerate(sets(plan)):
-            right = "".join(map(str, truth([case], plan.labels)[0].tolist()))
+            right, dev_right = (
+                _digits(truth([Case([], pairs)], plan.labels)[0]) for pairs in (case.queries, dev)
+            )
+            about = {"table": "order", "task": name, "set": i, "right": right, "dev right": dev_right}
             for j, row in enumerate(order_rows(model, plan, case, dev, 1000 * i)):
-                yield {"table": "order", "task": name, "set": i, "order": j, "right": right} | row
+                yield about | {"order": j} | row
     for name in FORMATS:
         for row in similarity_rows(model, task(name, n_queries=ASKED)):
             yield {"table": "similarity", "task": name} | row

@@ -94,20 +94,13 @@ def lm_selection_format():
     return Format("Review: {x}\nSentiment: {y}", "\n\n")
 
 
-def test_calibration_divides_by_the_answers_to_nothing(llama):
-    every = orders(CASE)[:3]
-    free = ordering.content_free(llama, FORMAT, every, LABELS)
-    wanted = [
-        torch.stack([slow(llama, case, x) for x in ("N/A", "[MASK]", "")]).exp().mean(0).log()
-        for case in every
-    ]
-    torch.testing.assert_close(free, torch.stack(wanted), atol=1e-4, rtol=1e-4)
+def test_calibration_divides_by_mean_probabilities():
     log_p = torch.tensor([[[0.6, 0.4], [0.9, 0.1]]]).log()
-    found = ordering.calibrate(log_p, torch.tensor([[0.75, 0.25]]).log()).exp()
+    reference = torch.tensor([[[0.8, 0.2], [0.7, 0.3]]]).log()
+    found = ordering.calibrate(log_p, reference).exp()
     torch.testing.assert_close(found, torch.tensor([[[0.8 / 2.4, 1.6 / 2.4], [1.2 / 1.6, 0.4 / 1.6]]]))
 
 
-def test_what_is_said_to_nothing_is_even_after_calibration():
-    free = torch.randn(4, 3).log_softmax(-1)
-    found = ordering.calibrate(free[:, None], free)
-    torch.testing.assert_close(found, torch.full((4, 1, 3), 1 / 3).log())
+def test_each_prompt_is_calibrated_by_itself():
+    log_p = torch.randn(4, 1, 3).log_softmax(-1)
+    torch.testing.assert_close(ordering.calibrate(log_p, log_p), torch.full((4, 1, 3), 1 / 3).log())

@@ -22,7 +22,7 @@ DEV = [("a joy .", "positive"), ("a chore .", "negative")]
 @pytest.mark.parametrize("name", table.PLANS)
 def test_sets_are_balanced_and_apart(name):
     plan = table.PLANS[name]._replace(sets=3, queries=6)
-    drawn = table.sets(plan, 4)
+    drawn = table.sets(plan, 10)
     asked = [pair for case, _ in drawn for pair in case.queries]
     assert len(set(asked)) == 18
     assert {y for _, y in asked} <= set(plan.labels)
@@ -30,7 +30,8 @@ def test_sets_are_balanced_and_apart(name):
         shown = [y for _, y in case.demonstrations]
         assert len(set(case.demonstrations)) == len(shown)
         assert shown == [y for y in plan.labels for _ in range(plan.shots)]
-        assert len(set(dev)) == len(case.queries) - 2 == 4
+        assert len(set(dev)) == 10
+        assert [y for _, y in dev] == [y for y in plan.labels for _ in range(10 // len(plan.labels))]
         assert not set(dev) & {*case.demonstrations, *asked}
     assert drawn[0][0].demonstrations != drawn[1][0].demonstrations
 
@@ -42,27 +43,28 @@ def test_a_row_for_every_order(roomy, monkeypatch):
     assert [row["shown"] for row in rows] == [
         [LABELS.index(y) for _, y in case.demonstrations] for case in every
     ]
-    log_p = ordering.ask(roomy, FORMAT, every, LABELS)
-    free = ordering.content_free(roomy, FORMAT, every, LABELS)
-    assert [row["free"] for row in rows] == [pytest.approx(own, abs=1e-3) for own in free.tolist()]
+
+    def of(texts):
+        pairs = [(x, "negative") for x in texts]
+        return ordering.ask(roomy, FORMAT, [Case(c.demonstrations, pairs) for c in every], LABELS)
+
+    asked = ordering.ask(roomy, FORMAT, every, LABELS)
+    tried, free, probed = of([x for x, _ in DEV]), of(ordering.CONTENT_FREE), of(["a b", "c d", "e f"])
+    assert [row["free"] for row in rows] == [pytest.approx(own, abs=1e-3) for own in free.mean(1).tolist()]
     for name, chosen in (
-        ("answers", log_p),
-        ("calibrated", ordering.calibrate(log_p, free)),
-        ("centred", centred(log_p)),
+        ("answers", asked),
+        ("by nothing", ordering.calibrate(asked, free)),
+        ("by written", ordering.calibrate(asked, probed)),
+        ("by dev", ordering.calibrate(asked, tried)),
+        ("centred", centred(asked)),
+        ("dev answers", tried),
     ):
         assert [row[name] for row in rows] == ["".join(map(str, own)) for own in chosen.argmax(-1).tolist()]
-    tried = ordering.ask(roomy, FORMAT, [Case(c.demonstrations, DEV) for c in every], LABELS)
-    wanted = (tried.argmax(-1) == torch.tensor([1, 0])).float().mean(1)
-    assert [row["dev"] for row in rows] == pytest.approx(wanted.tolist())
-    assert [row["local dev"] for row in rows] == pytest.approx(
-        ordering.local_entropy(tried).tolist(), abs=1e-4
-    )
-    probes = [(x, "negative") for x in ("a b", "c d", "e f")]
-    probed = ordering.ask(roomy, FORMAT, [Case(c.demonstrations, probes) for c in every], LABELS)
     for name, log_p, entropy in (
         ("local", probed, ordering.local_entropy),
         ("global", probed, ordering.global_entropy),
         ("global dev", tried, ordering.global_entropy),
+        ("local dev", tried, ordering.local_entropy),
     ):
         assert [row[name] for row in rows] == pytest.approx(entropy(log_p).tolist(), abs=1e-4)
     assert {row["probes"] for row in rows} == {3}
@@ -96,3 +98,4 @@ def test_the_command_writes_a_results_file(roomy, tmp_path, monkeypatch, capsys)
     assert (first["task"], first["set"], first["order"], first["answers"]) == ("sentiment", 0, 1, "10")
     assert len(first["right"]) == 40
     assert set(first["right"]) == {"0", "1"}
+    assert first["dev right"] == 10 * "0" + 10 * "1"
