@@ -70,6 +70,23 @@ def local_entropy(log_p: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(log_p.double().exp()).sum(-1).mean(-1)
 
 
+def gain(measure: torch.Tensor, accuracy: torch.Tensor, n: int) -> float:
+    """What one wins by taking the n orders that a measure puts first; those that tie share the last places.
+
+    Args:
+        measure: (orders,).
+        accuracy: (orders,).
+        n: at most the number of orders.
+
+    Returns:
+        The mean accuracy of these n orders less that of all.
+    """
+    least = measure.topk(n).values[-1]
+    ahead, tied = measure > least, measure == least
+    chosen = accuracy[ahead].sum() + (n - ahead.sum()) * accuracy[tied].mean()
+    return (chosen / n - accuracy.mean()).item()
+
+
 def written_probes(
     model: lm.LanguageModel, format: Format, orders: Sequence[Case], seed: int = 0
 ) -> list[str]:

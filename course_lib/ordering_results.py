@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for row in measure(model):
         rows.append(row)
-        print(*list(row.values())[:4], flush=True)
+        print(*(row[key] for key in ("task", "set", "order", "how") if key in row), flush=True)
     command = f"python -m course_lib.ordering_results --model {given.model}"
     about = {"dev": DEV, "probes": PROBES, "asked": ASKED}
     path = given.out / f"ordering-{Path(given.model).name}.json"

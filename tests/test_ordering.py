@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +68,26 @@ def test_entropies_lie_between_zero_and_log_labels(n, q, labels, seed):
         assert found.shape == (n,)
         assert (found >= 0).all()
         assert (found <= math.log(labels) + 1e-6).all()
+
+
+def test_gain_of_the_orders_put_first():
+    accuracy = torch.tensor([0.1, 0.9, 0.5, 0.7])  # 0.55 on average
+    assert ordering.gain(accuracy, accuracy, 1) == pytest.approx(0.35)
+    assert ordering.gain(-accuracy, accuracy, 2) == pytest.approx(-0.25)
+    tied = torch.tensor([1.0, 1.0, 0.0, 2.0])
+    assert ordering.gain(tied, accuracy, 2) == pytest.approx((0.7 + 0.5) / 2 - 0.55)
+
+
+@given(st.integers(1, 7), st.integers(1, 3), st.integers(0, 1000))
+def test_gain_does_not_depend_on_how_orders_are_listed(n, levels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    measure = torch.randint(levels, (7,), generator=generator).double()
+    accuracy = torch.rand(7, generator=generator).double()
+    shuffled = torch.randperm(7, generator=generator)
+    found = ordering.gain(measure, accuracy, n)
+    assert ordering.gain(measure[shuffled], accuracy[shuffled], n) == pytest.approx(found)
+    if n == 7 or levels == 1:
+        assert found == pytest.approx(0)
 
 
 def test_probes_are_written_after_each_order(llama, monkeypatch):

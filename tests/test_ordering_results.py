@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from course_lib import lm, ordering, selection
+from course_lib import lm, ordering, results, selection
 from course_lib import ordering_results as table
-from course_lib.demonstrations import FORMATS, Case, centred, orders
+from course_lib.demonstrations import FORMATS, Case, centred, orders, truth
 from course_lib.selection_results import task
 
 FORMAT = FORMATS["sentiment"]
@@ -99,3 +99,65 @@ def test_the_command_writes_a_results_file(roomy, tmp_path, monkeypatch, capsys)
     assert len(first["right"]) == 40
     assert set(first["right"]) == {"0", "1"}
     assert first["dev right"] == 10 * "0" + 10 * "1"
+    assert capsys.readouterr().out.splitlines()[:2] == ["sentiment 0 0", "sentiment 0 1"]
+
+
+# The stored table
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return results.load("ordering-smollm2-135m")
+
+
+def test_the_stored_table_has_a_row_for_every_order(stored):
+    for name, n in (("sentiment", 24), ("two topics", 24), ("five topics", 120)):
+        plan = table.PLANS[name]
+        for i, (case, dev) in enumerate(table.sets(plan)):
+            rows = stored.select(table="order", task=name, set=i)
+            shown = truth([Case([], c.demonstrations) for c in orders(case)], plan.labels)
+            assert [row["order"] for row in rows] == list(range(n))
+            assert [row["shown"] for row in rows] == shown.tolist()
+            for key, pairs in (("right", case.queries), ("dev right", dev)):
+                asked = truth([Case([], pairs)], plan.labels)[0]
+                assert {row[key] for row in rows} == {"".join(map(str, asked.tolist()))}
+    about = {"dev": table.DEV, "probes": table.PROBES, "asked": table.ASKED}
+    assert stored.settings == about
+    assert len(stored.rows) == (8 + 8) * 24 + 3 * 120 + 6
+
+
+@pytest.mark.parametrize(
+    ("name", "i", "at"), [("sentiment", 2, 5), ("two topics", 7, 23), ("five topics", 1, 77)]
+)
+def test_a_stored_order_is_measured_again(real, stored, name, i, at):
+    plan = table.PLANS[name]
+    case, dev = table.sets(plan)[i]
+    (row,) = stored.select(table="order", task=name, set=i, order=at)
+    format, shown = FORMATS[plan.task], orders(case)[at].demonstrations
+
+    def again(pairs):
+        return ordering.ask(real, format, [Case(shown, pairs)], plan.labels)
+
+    asked, tried = again(case.queries), again(dev)
+    free = again([(x, plan.labels[0]) for x in ordering.CONTENT_FREE])
+    assert row["free"] == pytest.approx(free[0].mean(0).tolist(), abs=0.02)
+    assert row["local dev"] == pytest.approx(ordering.local_entropy(tried).item(), abs=0.01)
+    for key, log_p in (
+        ("answers", asked),
+        ("by nothing", ordering.calibrate(asked, free)),
+        ("by dev", ordering.calibrate(asked, tried)),
+        ("centred", centred(asked)),
+        ("dev answers", tried),
+    ):
+        answers = "".join(map(str, log_p.argmax(-1)[0].tolist()))
+        differ = sum(a != b for a, b in zip(row[key], answers, strict=True))
+        assert differ <= 1, key  # labels that are as likely may change places
+
+
+def test_stored_answers_to_similar_texts_are_measured_again(real, stored):
+    given = task("topic", n_queries=table.ASKED)
+    few = given._replace(queries=given.queries[:3], query_vectors=given.query_vectors[:3])
+    for row in table.similarity_rows(real, few):
+        (before,) = stored.select(table="similarity", task="topic", how=row["how"])
+        if row["how"] != "random":  # drawn for all queries together
+            assert row["log p"] == pytest.approx(before["log p"][:3], abs=0.02)
