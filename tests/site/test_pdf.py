@@ -52,7 +52,7 @@ def test_no_link_leads_to_a_file(book):
 
 def test_nothing_is_left_out(book):
     text = squeezed("".join(page.extract_text() for page in book.pages))
-    assert "上下文学习" in text
+    assert "上下文学习" in text, "is a font with Chinese characters there (fonts-wqy-microhei)?"
     assert "Solution" in text
     assert not (HTML / "whole-book.html").exists()
 
