@@ -87,38 +87,32 @@ def dpp_loop(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def mmr_by_items(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
+def item_by_item(worth: Callable[[np.ndarray, np.ndarray, list[int], int], float]) -> Choose:
     """The formula read aloud: a loop over queries, choices and items."""
-    found = []
-    for query in queries:
-        relevance, chosen = pool @ query, []
-        for _ in range(K):
-            best, worth = -1, -np.inf
-            for i in range(len(pool)):
-                if i not in chosen:
-                    redundancy = max((pool[i] @ pool[j] for j in chosen), default=0.0)
-                    value = BALANCE * relevance[i] - (1 - BALANCE) * redundancy
-                    best, worth = (i, value) if value > worth else (best, worth)
-            chosen.append(best)
-        found.append(chosen)
-    return np.array(found)
+
+    def choose(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        found = []
+        for query in queries:
+            relevance, chosen = pool @ query, []
+            for _ in range(K):
+                others = (i for i in range(len(pool)) if i not in chosen)
+                chosen.append(max(others, key=lambda i: worth(relevance, pool, chosen, i)))
+            found.append(chosen)
+        return np.array(found)
+
+    return choose
 
 
-def dpp_by_items(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """The same: the determinant of each set with one item more."""
-    found = []
-    for query in queries:
-        relevance, chosen = 2 * SCALE * (pool @ query), []
-        for _ in range(K):
-            best, worth = -1, -np.inf
-            for i in range(len(pool)):
-                if i not in chosen:
-                    items = pool[[*chosen, i]]
-                    value = relevance[[*chosen, i]].sum() + np.linalg.slogdet(items @ items.T)[1]
-                    best, worth = (i, value) if value > worth else (best, worth)
-            chosen.append(best)
-        found.append(chosen)
-    return np.array(found)
+def mmr_worth(relevance: np.ndarray, pool: np.ndarray, chosen: list[int], i: int) -> float:
+    """Relevance less redundancy."""
+    redundancy = max((pool[i] @ pool[j] for j in chosen), default=0.0)
+    return BALANCE * relevance[i] - (1 - BALANCE) * redundancy
+
+
+def dpp_worth(relevance: np.ndarray, pool: np.ndarray, chosen: list[int], i: int) -> float:
+    """The log-determinant of the set with one item more."""
+    items = [*chosen, i]
+    return 2 * SCALE * relevance[items].sum() + np.linalg.slogdet(pool[items] @ pool[items].T)[1]
 
 
 def dppy_sets(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
@@ -126,9 +120,8 @@ def dppy_sets(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
     found = []
     for query in queries:
         quality = np.exp(SCALE * (pool @ query)).astype(float)
-        kernel = quality[:, None] * (pool @ pool.T) * quality + 1e-3 * np.eye(
-            len(pool)
-        )  # it rounds below zero
+        kernel = quality[:, None] * (pool @ pool.T) * quality
+        kernel += 1e-3 * np.eye(len(pool))  # else its eigenvalues round below zero
         found.append(FiniteDPP("likelihood", L=kernel).sample_exact_k_dpp(size=K, random_state=0))
     return np.array(found)
 
@@ -140,11 +133,15 @@ JOBS: dict[str, dict[str, Choose]] = {
         "FAISS": flat_index,
         "loop": nearest_loop,
     },
-    "MMR": {"course_lib": ours(selection.mmr, BALANCE), "loop": mmr_loop, "item by item": mmr_by_items},
+    "MMR": {
+        "course_lib": ours(selection.mmr, BALANCE),
+        "loop": mmr_loop,
+        "item by item": item_by_item(mmr_worth),
+    },
     "DPP": {
         "course_lib": ours(selection.dpp, SCALE),
         "loop": dpp_loop,
-        "item by item": dpp_by_items,
+        "item by item": item_by_item(dpp_worth),
         "DPPy": dppy_sets,
     },
 }

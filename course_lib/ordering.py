@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import one_hot
 
 from course_lib import lm
 from course_lib.demonstrations import Case, Format, label_log_probs
@@ -31,18 +32,33 @@ def hits(log_p: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return (log_p.argmax(-1) == right).float()
 
 
-def agreement_by_place(log_p: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+def agreement_by_place(answers: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     """How often the answer is the label that stands at each place: recency, if it is most often the last.
 
     Args:
-        log_p: (orders, Q, labels).
+        answers: (orders, Q) the labels that are answered, as indices.
         shown: (orders, k) the labels in the order in which they are shown, as indices.
 
     Returns:
         (k,) the share of all answers, from the first place to the last.
     """
-    answers = log_p.argmax(-1)
     return (answers[..., None] == shown[:, None]).double().mean((0, 1))
+
+
+def tilt(answers: torch.Tensor, right: torch.Tensor, labels: int) -> torch.Tensor:
+    """The share of answers that would have to change for each label to be answered as often as it is right.
+
+    Args:
+        answers: (orders, Q) the labels that are answered, as indices.
+        right: (Q,) the right ones.
+        labels: number of labels.
+
+    Returns:
+        (orders,) half the sum, over labels, of the differences of shares; at most 1 − tilt of the answers
+        can be right.
+    """
+    shares, wanted = (one_hot(given, labels).double().mean(-2) for given in (answers, right))
+    return (shares - wanted).abs().sum(-1) / 2
 
 
 def global_entropy(log_p: torch.Tensor) -> torch.Tensor:
@@ -54,7 +70,7 @@ def global_entropy(log_p: torch.Tensor) -> torch.Tensor:
     Returns:
         (orders,) in nats; low where an order gives almost all probes the same label.
     """
-    shares = torch.nn.functional.one_hot(log_p.argmax(-1), log_p.shape[-1]).double().mean(1)
+    shares = one_hot(log_p.argmax(-1), log_p.shape[-1]).double().mean(1)
     return torch.special.entr(shares).sum(-1)
 
 

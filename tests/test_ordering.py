@@ -43,8 +43,26 @@ def test_hits():
 def test_agreement_by_place_finds_recency():
     shown = torch.tensor([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
     answers = [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]]  # the last label, but once
-    found = ordering.agreement_by_place(log_p_of(answers, 2), shown)
+    found = ordering.agreement_by_place(torch.tensor(answers), shown)
     torch.testing.assert_close(found, torch.tensor([5 / 12, 5 / 12, 11 / 12], dtype=torch.double))
+
+
+def test_tilt_is_what_has_to_change():
+    right = torch.tensor([0, 0, 1, 2])
+    answers = torch.tensor([[0, 0, 1, 2], [2, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 2]])
+    torch.testing.assert_close(
+        ordering.tilt(answers, right, 3), torch.tensor([0.0, 0.0, 0.5, 0.5], dtype=torch.double)
+    )
+
+
+@given(st.integers(1, 6), st.integers(2, 4), st.integers(0, 1000))
+def test_tilt_bounds_accuracy(q, labels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    answers = torch.randint(labels, (5, q), generator=generator)
+    right = torch.randint(labels, (q,), generator=generator)
+    found = ordering.tilt(answers, right, labels)
+    assert (found >= 0).all()
+    assert ((answers == right).double().mean(1) <= 1 - found + 1e-9).all()
 
 
 def test_global_entropy_counts_answers_and_local_entropy_doubt():
