@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from course_lib import hull
+from course_lib.readouts import hull
 
 INSTALL = "pip install --no-deps -c requirements.txt -r benchmarks/requirements.txt"
 OWN, SHARED = "course_lib, own values", "course_lib, shared values"

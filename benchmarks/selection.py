@@ -26,7 +26,7 @@ from dppy.finite_dpps import FiniteDPP
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import normalize
 
-from course_lib import selection
+from course_lib.prompting import selection
 
 K, DIMENSIONS, REPEATS, BALANCE, SCALE = 8, 384, 3, 0.5, 1.0
 Choose = Callable[[np.ndarray, np.ndarray], np.ndarray]  # queries (Q, d), pool (n, d): (Q, k)

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from course_lib import lm
-from course_lib import task_vectors as tv
 from course_lib.data import tasks
+from course_lib.mechanisms import task_vectors as tv
 
 
 def blocks(model: lm.LanguageModel) -> nn.ModuleList:

@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import nnls
 from torch import nn
 
-from course_lib.attention import Readout, onto_simplex
+from course_lib.readouts.averages import Readout, onto_simplex
 
 # What softmax solves
 

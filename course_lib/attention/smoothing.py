@@ -17,9 +17,10 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from course_lib import attention, lm
-from course_lib.attention import Readout, distance_softmax
-from course_lib.demonstrations import mean_interval
+from course_lib import lm
+from course_lib.fewshot.demonstrations import mean_interval
+from course_lib.readouts import averages as attention
+from course_lib.readouts.averages import Readout, distance_softmax
 
 TABLES = {"digits": datasets.load_digits, "wine": datasets.load_wine, "diabetes": datasets.load_diabetes}
 
@@ -95,7 +96,7 @@ def predict(
     """The queries attend to the demonstrations: classification or regression without any training.
 
     Returns probabilities (m, classes) or numbers (m, 1), and weights (m, n); for readouts and their settings,
-    such as c, see `course_lib.attention`, which also raises a ValueError for shapes that do not fit.
+    such as c, see `course_lib.readouts.averages`, which also raises a ValueError for shapes that do not fit.
     """
     return readout(table.queries, table.keys, table.values, **settings)
 

@@ -17,13 +17,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from course_lib import hull, lm
+from course_lib import lm
 from course_lib.data import texts
-from course_lib.demonstrations import Format, Pair, score
-from course_lib.markov import Mixture, hidden_markov, infer, kl, sample
+from course_lib.fewshot.demonstrations import Format, Pair, score
+from course_lib.readouts import hull
 from course_lib.scratch.recipe import Recipe
 from course_lib.scratch.training import Plan
 from course_lib.scratch.transformer import Config, logits
+from course_lib.synthetic.markov import Mixture, hidden_markov, infer, kl, sample
 
 # A transformer that was pretrained on documents
 

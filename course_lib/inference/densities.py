@@ -1,6 +1,6 @@
 """Chapter 05: pretrained on points of many densities, does a model locate one, or reshape it?
 
-Four experiments on models that were pretrained on the documents of `course_lib.distributions`, each beside
+Four experiments on models that were pretrained on the documents of `course_lib.synthetic.distributions`, each beside
 exact Bayes.
 """
 
@@ -13,7 +13,10 @@ from typing import NamedTuple
 import torch
 from torch.distributions import Laplace
 
-from course_lib.distributions import (
+from course_lib.scratch.recipe import Recipe
+from course_lib.scratch.training import Plan
+from course_lib.scratch.transformer import Config, Transformer, logits
+from course_lib.synthetic.distributions import (
     BINS,
     FAMILIES,
     FLOOR,
@@ -35,10 +38,7 @@ from course_lib.distributions import (
     points,
     x_token,
 )
-from course_lib.markov import kl
-from course_lib.scratch.recipe import Recipe
-from course_lib.scratch.training import Plan
-from course_lib.scratch.transformer import Config, Transformer, logits
+from course_lib.synthetic.markov import kl
 
 # Prompts, and what a reader makes of them
 

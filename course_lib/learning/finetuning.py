@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from course_lib import lm, results
-from course_lib.demonstrations import (
+from course_lib import lm
+from course_lib.fewshot.demonstrations import (
     FORMATS,
     Case,
     Format,
@@ -30,6 +30,7 @@ from course_lib.demonstrations import (
     settings,
     truth,
 )
+from course_lib.studies import results
 
 # Fine-tuning
 
@@ -290,7 +291,7 @@ def _plain(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures both tasks on a model and on an untrained one, and writes a results file."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.finetuning", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.learning.finetuning", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="with k_proj and v_proj, as Llama has them")
     parser.add_argument("--cases", type=int, default=10, help="of each task")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file")
@@ -308,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     *(f"{r['update']} {r['direction']:.2f}" for r in rows[-len(UPDATES) :]),
                     sep=", ",
                 )
-    command = f"python -m course_lib.finetuning --model {given.model} --cases {given.cases}"
+    command = f"python -m course_lib.learning.finetuning --model {given.model} --cases {given.cases}"
     about = {"lr": LR, "shots": SHOTS, "queries": 12, "device": model.device.type}
     path = given.out / f"finetuning-{Path(given.model).name}.json"
     results.save(path, rows, model=given.model, command=command, settings=about)

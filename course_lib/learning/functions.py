@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 from torch.nn import functional
 
-from course_lib import attention
+from course_lib.readouts import averages as attention
 from course_lib.scratch.recipe import Recipe
 from course_lib.scratch.training import Plan
 from course_lib.scratch.transformer import Block, Config

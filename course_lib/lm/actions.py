@@ -59,7 +59,7 @@ class Attend:
 
     Attributes:
         layer: the layer, counted from 0.
-        readout: what takes the place of softmax, see `course_lib.attention`: called with queries
+        readout: what takes the place of softmax, see `course_lib.readouts.averages`: called with queries
             (B, kv, m, head_dim), scaled so that the model itself takes the softmax of scores / √head_dim,
             keys and values (B, kv, n, head_dim), and a mask (B, 1, m, n), where kv counts key-value heads and
             m runs over all queries that share them; returns outputs (B, kv, m, head_dim) and weights.

@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from torch.nn.functional import cross_entropy
 
-from course_lib.attention import softmax
 from course_lib.lm.actions import Attend, Read, Write, checked_prompts
 from course_lib.lm.forward import forward
 from course_lib.lm.model import LanguageModel
+from course_lib.readouts.averages import softmax
 
 
 def token_losses(

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from course_lib import attention, lm
+from course_lib import lm
+from course_lib.readouts import averages as attention
 from course_lib.scratch.training import Draw
 from course_lib.scratch.transformer import Transformer
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 
 from course_lib import lm
-from course_lib.demonstrations import FORMATS, Case, Pair, Setting, short_texts
-from course_lib.in_context_heads import Answers, Labels, vote
-from course_lib.locate import Prompts
+from course_lib.fewshot.demonstrations import FORMATS, Case, Pair, Setting, short_texts
+from course_lib.mechanisms.label_heads import Answers, Labels, vote
+from course_lib.mechanisms.label_routes import Prompts
 
 PAIRS = {"sentiment": ("negative", "positive"), "topic": ("business", "sports")}
 MIXED = "mixed"

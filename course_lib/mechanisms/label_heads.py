@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from course_lib import lm
-from course_lib.demonstrations import Case, Format, centred
+from course_lib.fewshot.demonstrations import Case, Format, centred
 
 
 class Layout(NamedTuple):

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from course_lib import lm
-from course_lib.data.embeddings import embed
-from course_lib.demonstrations import Case, Format, Setting, truth
-from course_lib.in_context_heads import (
+from course_lib.fewshot.demonstrations import Case, Format, Setting, truth
+from course_lib.lm.embeddings import embed
+from course_lib.mechanisms.label_heads import (
     Answers,
     Layout,
     agreement,

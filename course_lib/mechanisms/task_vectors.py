@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from course_lib import lm
 from course_lib.data.tasks import Task
-from course_lib.demonstrations import Accuracy, Format, Pair, accuracy
+from course_lib.fewshot.demonstrations import Accuracy, Format, Pair, accuracy
 
 ARROW = Format()  # "{x}→{y}", one pair a line
 PROMPTS_AT_A_TIME = 64  # whose logits for all layers are in memory together

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from course_lib import lm
-from course_lib.demonstrations import Case, Format, Pair, centred, label_log_probs, truth
+from course_lib.fewshot.demonstrations import Case, Format, Pair, centred, label_log_probs, truth
 
 OPENINGS = {
     "sentiment": 'The following is a {y} review of a film, in one sentence:\n\n"',

@@ -13,8 +13,8 @@ import torch
 from torch.nn.functional import one_hot
 
 from course_lib import lm
-from course_lib.demonstrations import Case, Format, label_log_probs
-from course_lib.lm_selection import write
+from course_lib.fewshot.demonstrations import Case, Format, label_log_probs
+from course_lib.prompting.by_model import write
 
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs that say nothing (Zhao et al. 2021)
 

@@ -1,7 +1,7 @@
 """Chapter 11: which demonstrations to show.
 
 Every strategy takes queries and a pool and chooses k of the pool for each query. Texts are compared by their
-embeddings, unit vectors whose inner products are cosine similarities (`course_lib.data.embeddings`). All are
+embeddings, unit vectors whose inner products are cosine similarities (`course_lib.lm.embeddings`). All are
 batched over queries, on the device of their tensors, and never choose an item twice.
 """
 
@@ -15,8 +15,8 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn.functional import one_hot
 
-from course_lib import greedy
-from course_lib.demonstrations import Case, Pair
+from course_lib.fewshot.demonstrations import Case, Pair
+from course_lib.prompting import greedy
 
 
 class Selection(NamedTuple):

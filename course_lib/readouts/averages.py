@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from course_lib.hull import broadcasts, project
+from course_lib.readouts.hull import broadcasts, project
 
 _LARGE = 2**20  # numbers: sets of keys that would take more in copies are projected onto one by one
 

@@ -29,7 +29,7 @@ def next_token(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """What makes a checkpoint; `python -m course_lib.train NAME` carries it out."""
+    """What makes a checkpoint; `python -m course_lib.studies.train NAME` carries it out."""
 
     config: Config
     recipe: Recipe

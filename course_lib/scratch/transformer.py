@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from course_lib import attention
+from course_lib.readouts import averages as attention
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
 
     Args:
         config: its shape.
-        readout: how its heads attend, see `course_lib.attention`.
+        readout: how its heads attend, see `course_lib.readouts.averages`.
 
     Raises:
         ValueError: the heads do not divide the width, or are of odd width and rotary.

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import torch
 
-from course_lib import lm, results
+from course_lib import lm
 from course_lib.data import tasks, texts
-from course_lib.demonstrations import Format, Pair
-from course_lib.induction import head_scores, repeated
+from course_lib.fewshot.demonstrations import Format, Pair
+from course_lib.mechanisms.induction import head_scores, repeated
+from course_lib.studies import results
 
 
 class Probe(NamedTuple):
@@ -130,7 +131,7 @@ SHARES, DRAWS = (0.01, 0.02, 0.05), 5  # of all heads; how often as many are dra
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ablates shares of the heads of a model, two ways, and writes a results file."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.ablation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.studies.ablation", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--prompts", type=int, default=60, help="of each kind of few-shot prompt")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file")
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 named = {"heads": name, "n": n, "instead": instead, "draw": i, "which": heads}
                 rows.append(named | measure(model, copied, news, asked, heads, values))
                 print(name, n, instead, i)
-    command = f"python -m course_lib.ablation --model {given.model} --prompts {given.prompts}"
+    command = f"python -m course_lib.studies.ablation --model {given.model} --prompts {given.prompts}"
     about = {"shares": SHARES, "draws": DRAWS, "device": model.device.type}
     path = given.out / f"induction-{Path(given.model).name}.json"
     results.save(path, rows, model=given.model, command=command, settings=about)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from course_lib import lm, results
-from course_lib.demonstrations import FORMATS, settings
-from course_lib.in_context_heads import CUTS, ask, at_labels
-from course_lib.induction import head_scores, repeated
-from course_lib.label_bias import (
+from course_lib import lm
+from course_lib.fewshot.demonstrations import FORMATS, settings
+from course_lib.mechanisms.induction import head_scores, repeated
+from course_lib.mechanisms.label_bias import (
     MIXED,
     VERSIONS,
     by_number,
@@ -24,7 +23,8 @@ from course_lib.label_bias import (
     unequal,
     weighed,
 )
-from course_lib.locate import (
+from course_lib.mechanisms.label_heads import CUTS, ask, at_labels
+from course_lib.mechanisms.label_routes import (
     Found,
     Preferences,
     Prompts,
@@ -37,6 +37,7 @@ from course_lib.locate import (
     said,
     without_links,
 )
+from course_lib.studies import results
 
 FOUND, TESTED = 1, 2  # seeds of the prompts on which heads are found, and on which they are tested
 SHARES, DRAWS = (0.01, 0.02, 0.05), 5  # of all heads; how often as many are drawn at random
@@ -159,7 +160,7 @@ def measure(model: lm.LanguageModel, task: str, n: int = CASES, n_queries: int =
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures sentiment and topic, and writes a results file."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.locate_results", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.studies.locate", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file")
     given = parser.parse_args(arguments)
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in measure(model, task):
             rows.append(row)
             print(*list(row.values())[:6], flush=True)
-    command = f"python -m course_lib.locate_results --model {given.model}"
+    command = f"python -m course_lib.studies.locate --model {given.model}"
     about = {
         "cases": CASES,
         "queries": QUERIES,

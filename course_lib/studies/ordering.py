@@ -1,4 +1,4 @@
-"""Measures orders of demonstrations: `python -m course_lib.ordering_results`, 75 minutes on two cores."""
+"""Measures orders of demonstrations: `python -m course_lib.studies.ordering`, 75 minutes on two cores."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from course_lib import lm, ordering, results, selection
+from course_lib import lm
 from course_lib.data import texts
-from course_lib.demonstrations import FORMATS, Case, Pair, centred, orders, short_texts, truth
-from course_lib.label_bias import PAIRS
-from course_lib.selection_results import Task, said, task
+from course_lib.fewshot.demonstrations import FORMATS, Case, Pair, centred, orders, short_texts, truth
+from course_lib.mechanisms.label_bias import PAIRS
+from course_lib.prompting import ordering, selection
+from course_lib.studies import results
+from course_lib.studies.selection import Task, said, task
 
 
 class Plan(NamedTuple):
@@ -141,7 +143,7 @@ def measure(model: lm.LanguageModel) -> Iterator[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures sentiment and topic, and writes a results file."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.ordering_results", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.studies.ordering", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file")
     given = parser.parse_args(arguments)
@@ -150,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in measure(model):
         rows.append(row)
         print(*(row[key] for key in ("task", "set", "order", "how") if key in row), flush=True)
-    command = f"python -m course_lib.ordering_results --model {given.model}"
+    command = f"python -m course_lib.studies.ordering --model {given.model}"
     about = {"dev": DEV, "probes": PROBES, "asked": ASKED}
     path = given.out / f"ordering-{Path(given.model).name}.json"
     results.save(path, rows, model=given.model, command=command, settings=about)

@@ -13,7 +13,7 @@ from typing import Any
 
 from course_lib.packages import versions, whole
 
-FOLDER = files("course_lib.data") / "results"  # works from a checkout and from an installed wheel
+FOLDER = files("course_lib.studies") / "stored"  # works from a checkout and from an installed wheel
 MEASURED_BY = ("torch", "transformers", "numpy", "course-lib")
 
 

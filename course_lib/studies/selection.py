@@ -1,4 +1,4 @@
-"""Measures chosen demonstrations: `python -m course_lib.selection_results`, 90 minutes on two cores."""
+"""Measures chosen demonstrations: `python -m course_lib.studies.selection`, 90 minutes on two cores."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from course_lib import lm, lm_selection, results, selection
+from course_lib import lm
 from course_lib.data import texts
-from course_lib.data.embeddings import embed
-from course_lib.demonstrations import (
+from course_lib.fewshot.demonstrations import (
     FORMATS,
     Case,
     Pair,
@@ -24,8 +23,12 @@ from course_lib.demonstrations import (
     shuffle_answers,
     truth,
 )
+from course_lib.lm.embeddings import embed
 from course_lib.lm.packing import pack
-from course_lib.selection import Selection
+from course_lib.prompting import by_model as lm_selection
+from course_lib.prompting import selection
+from course_lib.prompting.selection import Selection
+from course_lib.studies import results
 
 K, POOL, QUERIES, PROBES = 8, 1000, 200, 20
 BALANCES, SCALES, SHOTS, DRAWS = (0.3, 0.5, 0.7), (0.0, 0.3, 1.0, 3.0), (1, 2, 4, 16), 2
@@ -206,7 +209,7 @@ def own_rows(model: lm.LanguageModel, given: Task, row: Callable[..., dict]) -> 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures sentiment and topic, and writes a results file."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.selection_results", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.studies.selection", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file")
     given = parser.parse_args(arguments)
@@ -217,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(row)
             hits = sum(row["right"]) / len(row["right"])
             print(row["task"], row["strategy"], row["setting"], row["k"], f"{hits:.2f}", flush=True)
-    command = f"python -m course_lib.selection_results --model {given.model}"
+    command = f"python -m course_lib.studies.selection --model {given.model}"
     about = {"queries": QUERIES, "pool": POOL, "candidates": CANDIDATES, "probes": PROBES}
     path = given.out / f"selection-{Path(given.model).name}.json"
     results.save(path, rows, model=given.model, command=command, settings=about)

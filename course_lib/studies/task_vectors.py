@@ -1,6 +1,6 @@
 """The table of chapter 08 for any causal language model.
 
-`python -m course_lib.reproduce MODEL [--accept-licence] [--out results]` evaluates the eighteen tasks with
+`python -m course_lib.studies.task_vectors MODEL [--accept-licence] [--out results]` evaluates the eighteen tasks with
 task vectors, three of them both ways, too, scored by the first token and by the full answer, and writes a
 results file.
 """
@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from course_lib import lm, results
-from course_lib import task_vectors as tv
+from course_lib import lm
 from course_lib.data import tasks
-from course_lib.demonstrations import accuracy
+from course_lib.fewshot.demonstrations import accuracy
 from course_lib.lm.weights import PACKAGES
+from course_lib.mechanisms import task_vectors as tv
+from course_lib.studies import results
 
 SETTINGS = {"shots": 5, "n_trials": 20, "n_queries": 5, "seed": 0}
 KINDS = ("regular", "hypothesis", "baseline")
@@ -59,7 +60,7 @@ def table(model: lm.LanguageModel, names: Iterable[str], **settings: int) -> lis
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures a model, prints the averages and writes the results file."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.reproduce", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.studies.task_vectors", description=__doc__)
     parser.add_argument("model", help=f"{', '.join(PACKAGES)}, a folder, or a name on the Hugging Face hub")
     parser.add_argument("--accept-licence", action="store_true", help="you accept the terms of the weights")
     parser.add_argument("--dtype", default="float32", help="of the weights, as torch names it")
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dtype = getattr(torch, given.dtype, None)
     model = lm.load(given.model, dtype=dtype, accept_licence=given.accept_licence)
     rows = table(model, given.tasks, **SETTINGS)
-    command = ["python", "-m", "course_lib.reproduce", *(["--accept-licence"] if terms else []), given.model]
+    command = ["python", "-m", "course_lib.studies.task_vectors", *(["--accept-licence"] if terms else []), given.model]
     settings = {**SETTINGS, "format": tv.ARROW.example, "dtype": given.dtype, "device": model.device.type}
     path = given.out / f"task_vectors-{Path(given.model).name}.json"
     results.save(path, rows, model=given.model, command=shlex.join(command), settings=settings)

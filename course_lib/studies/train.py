@@ -1,8 +1,8 @@
 """Trains a checkpoint that the book ships, or another like it.
 
-`python -m course_lib.train NAME [--until STEP] [--out FOLDER]`; on several GPUs
-`accelerate launch -m course_lib.train NAME`, on several processes without a GPU
-`ACCELERATE_USE_CPU=true torchrun --nproc_per_node=2 -m course_lib.train NAME`. A run that was interrupted
+`python -m course_lib.studies.train NAME [--until STEP] [--out FOLDER]`; on several GPUs
+`accelerate launch -m course_lib.studies.train NAME`, on several processes without a GPU
+`ACCELERATE_USE_CPU=true torchrun --nproc_per_node=2 -m course_lib.studies.train NAME`. A run that was interrupted
 goes on where it was.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from course_lib import concepts, densities, functions
+from course_lib.inference import concepts, densities
+from course_lib.learning import functions
 from course_lib.scratch import checkpoints
 from course_lib.scratch.training import Plan, train
 
@@ -23,7 +24,7 @@ PLANS: dict[str, Plan] = concepts.PLANS | densities.PLANS | functions.PLANS
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, evaluates and writes NAME.safetensors."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m course_lib.studies.train", description=__doc__)
     parser.add_argument("name", choices=PLANS)
     parser.add_argument("--until", type=int, help="stop before this step")
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of the checkpoint")
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     evaluation = plan.evaluate(model)
     path = given.out / f"{given.name}.safetensors"
-    command = f"python -m course_lib.train {given.name}"
+    command = f"python -m course_lib.studies.train {given.name}"
     checkpoints.save(path, model, recipe=plan.recipe, command=command, losses=losses, evaluation=evaluation)
     if len(losses) == plan.recipe.steps:
         kept.unlink(missing_ok=True)

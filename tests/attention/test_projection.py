@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from course_lib import attention, hull
-from course_lib import projection as pj
+from course_lib.readouts import averages as attention
+from course_lib.readouts import hull
+from course_lib.readouts.averages import projection as pj
 
 D = torch.float64
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from torch.testing import assert_close
 
-from course_lib import attention, lm, smoothing
-from course_lib.smoothing import Table
+from course_lib import lm
+from course_lib.attention.smoothing import Table
+from course_lib.readouts import averages as attention
+from course_lib.readouts.averages import smoothing
 
 D = torch.float64
 SCORES = st.lists(st.floats(-5, 5), min_size=2, max_size=8)

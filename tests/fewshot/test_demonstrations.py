@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch.testing import assert_close
 
-from course_lib import demonstrations as icl
+from course_lib.fewshot import demonstrations as icl
 
 PAIRS = [("hot", "cold"), ("up", "down"), ("day", "night"), ("big", "small"), ("old", "new"), ("wet", "dry")]
 

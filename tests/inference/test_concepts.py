@@ -6,10 +6,12 @@ import random
 import pytest
 import torch
 
-from course_lib import concepts, lm, markov
+from course_lib import lm
 from course_lib.data import texts
-from course_lib.demonstrations import Format, score
+from course_lib.fewshot.demonstrations import Format, score
+from course_lib.inference import concepts
 from course_lib.scratch.transformer import Config, Transformer
+from course_lib.synthetic import markov
 
 CHAINS = markov.markov_chains(K=3, V=6, seed=1)
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from course_lib import densities, distributions
-from course_lib.distributions import FAMILIES
+from course_lib.inference import densities
+from course_lib.synthetic import distributions
+from course_lib.synthetic.distributions import FAMILIES
 
 DRAWN = distributions.draw_densities(40, torch.Generator().manual_seed(0))
 PROMPTS = densities.draw_prompts(DRAWN, 8, seed=1)

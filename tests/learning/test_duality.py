@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib import duality
+from course_lib.learning import duality
 from course_lib.scratch.training import Recipe, train
 
 SHAPES = {"n": st.integers(1, 7), "d": st.integers(1, 5), "seed": st.integers(0, 99)}

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from course_lib import finetuning, lm, results
-from course_lib.demonstrations import Case, Format, fingerprint
-from course_lib.finetuning import Look
+from course_lib import lm
+from course_lib.fewshot.demonstrations import Case, Format, fingerprint
+from course_lib.learning import finetuning
+from course_lib.learning.finetuning import Look
+from course_lib.studies import results
 
 FORMAT = Format("{x}={y}", ";")
 SHOWN = [("ab", "yes"), ("cd", "no"), ("ef", "yes")]
@@ -252,5 +254,5 @@ def test_the_command_writes_a_results_file(llama, tmp_path, monkeypatch, capsys)
     (path,) = tmp_path.glob("*.json")
     assert path.name == "finetuning-smollm2-135m.json"
     text = path.read_text()
-    assert "python -m course_lib.finetuning --model smollm2-135m --cases 1" in text
+    assert "python -m course_lib.learning.finetuning --model smollm2-135m --cases 1" in text
     assert text.count('"untrained"') == 10

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from course_lib import functions
-from course_lib.functions import FAMILIES, Interleaved, Prompts, Regressor
+from course_lib.learning import functions
+from course_lib.learning.functions import FAMILIES, Interleaved, Prompts, Regressor
 from course_lib.scratch.transformer import Config
 
 CONFIG = Config(vocab=3, length=12, layers=2, heads=2, d=16)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from course_lib.data import embeddings
-from course_lib.data.embeddings import embed
+from course_lib.lm.embeddings import embed
 
 TEXTS = ["a wonderful film", "the bank raised its rates by half a point, to 4.5 per cent", "rain", "x" * 3000]
 

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from course_lib import attention, lm
+from course_lib import lm
 from course_lib.lm.packing import batches, pack
+from course_lib.readouts import averages as attention
 
 ATTENTIONS, PROJECTIONS = ("self_attn", "attn", "attention"), ("o_proj", "c_proj", "dense")
 EXACT = {"atol": 2e-4, "rtol": 0}

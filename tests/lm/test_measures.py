@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from course_lib import attention, lm
+from course_lib import lm
+from course_lib.readouts import averages as attention
 
 
 def test_losses_are_those_of_a_plain_forward(tiny):

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from course_lib import attention, induction, lm
+from course_lib import lm
+from course_lib.mechanisms import induction
+from course_lib.readouts import averages as attention
 from course_lib.scratch.transformer import Config, Transformer, logits
 
 TWICE = torch.arange(10).repeat(2)[None]  # t₁ … t₁₀ t₁ … t₁₀

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from course_lib import in_context_heads as heads
-from course_lib import label_bias, lm, locate
+from course_lib import lm
 from course_lib.data import texts
-from course_lib.demonstrations import Case, Format, Setting
+from course_lib.fewshot.demonstrations import Case, Format, Setting
+from course_lib.mechanisms import label_bias
+from course_lib.mechanisms import label_heads as heads
+from course_lib.mechanisms import label_routes as locate
 
 FORMAT = Format("Q: {x}\nA:{y}", "\n\n")
 CASES = [

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from course_lib import in_context_heads as heads
 from course_lib import lm
-from course_lib.demonstrations import Case, Format
+from course_lib.fewshot.demonstrations import Case, Format
+from course_lib.mechanisms import label_heads as heads
 
 FORMAT = Format("Q: {x}\nA:{y}", "\n\n")
 SPACED = Format("Q: {x}\nA: {y}", "\n\n")  # where " no" is a token

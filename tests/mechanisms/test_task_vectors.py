@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_distances
 from torch.testing import assert_close
 
-from course_lib import demonstrations as icl
-from course_lib import task_vectors as tv
 from course_lib.data import tasks
 from course_lib.data.tasks import Task
+from course_lib.fewshot import demonstrations as icl
+from course_lib.mechanisms import task_vectors as tv
 
 PAIRS = tuple((f"x{i}", f"{chr(97 + i % 7)}{i}") for i in range(30))
 TASK = Task("numbers", "custom", PAIRS)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from course_lib import hull
 from course_lib.page import PALETTE, drag, drag_query, figures
+from course_lib.readouts import hull
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "course_lib" / "page"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from course_lib import lm_selection
-from course_lib.demonstrations import FORMATS, Format, label_log_probs
+from course_lib.fewshot.demonstrations import FORMATS, Format, label_log_probs
+from course_lib.prompting import by_model as lm_selection
 
 FORMAT = Format("Q: {x}\nA: {y}", "\n\n")
 POOL = [("ab", "no"), ("cde", "yes"), ("f", "no")]
@@ -12,7 +12,7 @@ PROBES = [("gh", "yes"), ("ij", "no")]
 
 
 def test_gain_is_the_mean_difference_of_two_log_probabilities(llama):
-    from course_lib.demonstrations import score
+    from course_lib.fewshot.demonstrations import score
 
     found = lm_selection.gains(llama, FORMAT, ["no", "yes"], POOL, PROBES)
 
@@ -80,7 +80,7 @@ def test_believed_keeps_the_clearest_of_each_label(llama):
 
 
 def label_log_probs_of(model, x, labels):
-    from course_lib.demonstrations import Case
+    from course_lib.fewshot.demonstrations import Case
 
     return label_log_probs(model, FORMAT, [Case([], [(x, labels[0])])], [0], labels)[0, 0, 0].log_softmax(-1)
 

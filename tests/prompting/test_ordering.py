@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib import lm_selection, ordering
-from course_lib.demonstrations import Case, Format, orders, score
+from course_lib.fewshot.demonstrations import Case, Format, orders, score
+from course_lib.prompting import by_model as lm_selection
+from course_lib.prompting import ordering
 
 FORMAT = Format("Q: {x}\nA: {y}", "\n\n", "Answer.\n")
 CASE = Case([("ab", "no"), ("cde", "yes"), ("f", "no")], [("gh", "yes"), ("ij", "no")])

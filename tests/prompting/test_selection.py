@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import normalize
 
-from course_lib import greedy, selection
-from course_lib.demonstrations import Case
-from course_lib.selection import Selection
+from course_lib.fewshot.demonstrations import Case
+from course_lib.prompting import greedy, selection
+from course_lib.prompting.selection import Selection
 
 LABELS = torch.arange(60) % 3
 

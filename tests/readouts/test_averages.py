@@ -7,9 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib import attention
-from course_lib.attention import distance_softmax, hull, onto_simplex, softmax, sparsemax, uniform, unit_norm
-from course_lib.hull import project
+from course_lib.readouts import averages as attention
+from course_lib.readouts.averages import (
+    distance_softmax,
+    hull,
+    onto_simplex,
+    softmax,
+    sparsemax,
+    uniform,
+    unit_norm,
+)
+from course_lib.readouts.hull import project
 
 D = torch.float64
 READOUTS = {

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from course_lib import hull
-from course_lib.hull import project
+from course_lib.readouts import hull
+from course_lib.readouts.hull import project
 
 D = torch.float64
 

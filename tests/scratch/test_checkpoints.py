@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from course_lib import train as command
 from course_lib.scratch import checkpoints
 from course_lib.scratch.training import Recipe, train
 from course_lib.scratch.transformer import Config, Transformer
+from course_lib.studies import train as command
 
 NAMES = checkpoints.names()
 RECIPE = Recipe(steps=3)
@@ -95,7 +95,7 @@ def test_a_shipped_checkpoint_is_small_and_of_its_plan(name):
     assert about.config == plan.config
     assert Recipe(**about.recipe) == plan.recipe
     assert len(about.losses) == plan.recipe.steps
-    assert about.command == f"python -m course_lib.train {name}"
+    assert about.command == f"python -m course_lib.studies.train {name}"
 
 
 @pytest.mark.parametrize("name", NAMES)

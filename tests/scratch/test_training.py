@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from course_lib import train as command
 from course_lib.scratch import checkpoints, training
 from course_lib.scratch.training import Recipe, next_token, optimizers, train
 from course_lib.scratch.transformer import Config, Transformer
+from course_lib.studies import train as command
 
 CONFIG = Config(vocab=5, length=8, layers=1, heads=2, d=16, rotary=True)
 RECIPE = Recipe(steps=12, batch=4, warmup=3)
@@ -141,7 +141,7 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    launch += ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "course_lib.train"]
+    launch += ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "course_lib.studies.train"]
     given_ = [name, f"--until={steps}", "--out"]
     done = subprocess.run(
         [*launch, *given_, tmp_path / "two"],

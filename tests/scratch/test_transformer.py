@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from course_lib import attention
+from course_lib.readouts import averages as attention
 from course_lib.scratch.transformer import Config, Transformer, logits, turned
 
 CONFIG = Config(vocab=11, length=9, layers=3, heads=4, d=32)

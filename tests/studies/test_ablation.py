@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from course_lib import ablation, induction, lm, results
+from course_lib import lm
+from course_lib.mechanisms import induction
+from course_lib.studies import ablation, results
 
 
 def shown(model, prompt):
@@ -76,7 +78,7 @@ def test_the_command_writes_a_results_file(llama, tmp_path, monkeypatch, capsys)
     (path,) = tmp_path.glob("*.json")
     assert path.name == "induction-smollm2-135m.json"
     stored = json.loads(path.read_text())
-    assert stored["command"] == "python -m course_lib.ablation --model smollm2-135m --prompts 2"
+    assert stored["command"] == "python -m course_lib.studies.ablation --model smollm2-135m --prompts 2"
     assert len(stored["rows"]) == 1 + 3 * (2 + ablation.DRAWS) * 2
     assert {row["instead"] for row in stored["rows"][1:]} == {"zero", "mean"}
     assert all(len(row["which"]) == row["n"] == 1 for row in stored["rows"][1:])

@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 
-from course_lib import in_context_heads as heads
-from course_lib import label_bias, lm, locate, results
-from course_lib import locate_results as table
-from course_lib.demonstrations import Case, Format, Setting, settings
+from course_lib import lm
+from course_lib.fewshot.demonstrations import Case, Format, Setting, settings
+from course_lib.mechanisms import label_bias
+from course_lib.mechanisms import label_heads as heads
+from course_lib.mechanisms import label_routes as locate
+from course_lib.studies import locate as table
+from course_lib.studies import results
 
 FORMAT = Format("Q: {x}\nA:{y}", "\n\n")
 CASES = [
@@ -94,7 +97,7 @@ def test_the_command_writes_a_results_file(llama, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(table, "measure", lambda model, task: iter([{"table": "cut", "task": task}]))
     table.main(["--model", "a/b", "--out", str(tmp_path)])
     stored = json.loads((tmp_path / "locate-b.json").read_text())
-    assert stored["command"] == "python -m course_lib.locate_results --model a/b"
+    assert stored["command"] == "python -m course_lib.studies.locate --model a/b"
     assert [row["task"] for row in stored["rows"]] == ["sentiment", "topic"]
     assert stored["settings"]["cases"] == table.CASES
 

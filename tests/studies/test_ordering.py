@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from course_lib import lm, ordering, results, selection
-from course_lib import ordering_results as table
-from course_lib.demonstrations import FORMATS, Case, centred, orders, truth
-from course_lib.selection_results import task
+from course_lib import lm
+from course_lib.fewshot.demonstrations import FORMATS, Case, centred, orders, truth
+from course_lib.prompting import ordering, selection
+from course_lib.studies import ordering as table
+from course_lib.studies import results
+from course_lib.studies.selection import task
 
 FORMAT = FORMATS["sentiment"]
 LABELS = ["negative", "positive"]
@@ -92,7 +94,7 @@ def test_the_command_writes_a_results_file(roomy, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(table, "task", lambda name, n_queries: None)
     table.main(["--out", str(tmp_path)])
     written = json.loads((tmp_path / "ordering-smollm2-135m.json").read_text())
-    assert written["command"] == "python -m course_lib.ordering_results --model smollm2-135m"
+    assert written["command"] == "python -m course_lib.studies.ordering --model smollm2-135m"
     assert len(written["rows"]) == 2 * (8 + 8 + 3) + 2
     first = written["rows"][1]
     assert (first["task"], first["set"], first["order"], first["answers"]) == ("sentiment", 0, 1, "10")

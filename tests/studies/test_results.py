@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from course_lib import results
+from course_lib.studies import results
 
 ROWS = [{"task": "größer", "value": 0.5, "by_layer": [0.0, 1.0]}, {"task": "b", "value": 1, "by_layer": []}]
 ABOUT = {"model": "m", "command": "python -m x", "settings": {"seed": 0}}

@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 
-from course_lib import lm, lm_selection, results, selection
-from course_lib import selection_results as table
+from course_lib import lm
 from course_lib.data import texts
-from course_lib.demonstrations import Case, score
+from course_lib.fewshot.demonstrations import Case, score
+from course_lib.prompting import by_model as lm_selection
+from course_lib.prompting import selection
+from course_lib.studies import results
+from course_lib.studies import selection as table
 
 FORMAT = table.FORMATS["sentiment"]
 
@@ -117,7 +120,7 @@ def test_the_command_writes_a_results_file(roomy, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(table, "measure", lambda model, name: [{"task": name} | row])
     table.main(["--out", str(tmp_path)])
     written = json.loads((tmp_path / "selection-smollm2-135m.json").read_text())
-    assert written["command"] == "python -m course_lib.selection_results --model smollm2-135m"
+    assert written["command"] == "python -m course_lib.studies.selection --model smollm2-135m"
     assert [r["task"] for r in written["rows"]] == ["sentiment", "topic"]
     assert "topic nearest 0 8 0.50" in capsys.readouterr().out
 

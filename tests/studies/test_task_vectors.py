@@ -4,10 +4,12 @@ import families
 import pytest
 from torch.testing import assert_close
 
-from course_lib import demonstrations as icl
-from course_lib import lm, reproduce, results
-from course_lib import task_vectors as tv
+from course_lib import lm
 from course_lib.data import tasks
+from course_lib.fewshot import demonstrations as icl
+from course_lib.mechanisms import task_vectors as tv
+from course_lib.studies import results
+from course_lib.studies import task_vectors as reproduce
 
 SMALL = {"shots": 2, "n_trials": 2, "n_queries": 2, "seed": 0}
 
@@ -18,7 +20,7 @@ def test_the_command_writes_a_results_file(tmp_path, monkeypatch, capsys):
     reproduce.main([str(folder), "--out", str(tmp_path / "out"), "--tasks", "to_upper", "antonyms"])
     found = results.load(str(tmp_path / "out" / "task_vectors-tiny.json"))
     assert found.model == str(folder)
-    assert found.command == f"python -m course_lib.reproduce {folder}"
+    assert found.command == f"python -m course_lib.studies.task_vectors {folder}"
     assert found.settings == SMALL | {
         "format": "{x}→{y}",
         "dtype": "float32",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from course_lib import distributions as d
+from course_lib.synthetic import distributions as d
 
 GENERATOR = torch.Generator
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib import markov
-from course_lib.markov import Mixture
+from course_lib.synthetic import markov
+from course_lib.synthetic.markov import Mixture
 
 
 def random_mixture(K, H, V, seed):

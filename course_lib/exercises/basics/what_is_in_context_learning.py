@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from scipy import stats
 
-from course_lib import demonstrations as icl
+from course_lib.fewshot import demonstrations as icl
 from course_lib.page.exercises import Exercise
 
 # 1.1 Write a format

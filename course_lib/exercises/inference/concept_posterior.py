@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from course_lib import markov
 from course_lib.page.exercises import Exercise
+from course_lib.synthetic import markov
 
 # 4.1 Posterior
 

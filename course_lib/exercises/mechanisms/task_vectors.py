@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import normalize
 
-from course_lib import task_vectors as tv
+from course_lib.mechanisms import task_vectors as tv
 from course_lib.page.exercises import Exercise
 
 # 8.1 Patch it
