@@ -1,7 +1,7 @@
 """Grades the exercises of notebooks: `python -m course_lib.book.grade student.ipynb …`.
 
 A copy of a notebook is executed in its folder, without the cells tagged `solution`. Every heading
-`### Exercise 1.2 · …` is an exercise to pass, and its last verdict counts. The exit status is 0 if every
+`### Exercise 2 · …` is an exercise to pass, and its last verdict counts. The exit status is 0 if every
 exercise is passed, 1 if one is not, and 2 if a file is not a notebook with exercises.
 """
 
@@ -22,8 +22,8 @@ from nbformat import NotebookNode
 from course_lib.book.files import read
 from course_lib.page.diagnoses import cut, error_line
 
-_HEADING = re.compile(r"^#{1,3} (?:Exercise (\d+\.\d+) ·)?", re.MULTILINE)
-_VERDICT = re.compile(r"[✓✗] Exercise (\d+\.\d+)(?:: right|, not yet: (.*))")
+_HEADING = re.compile(r"^#{1,3} (?:Exercise (\d+) ·)?", re.MULTILINE)
+_VERDICT = re.compile(r"[✓✗] Exercise (\d+)(?:: right|, not yet: (.*))")
 _NO_CHECK = "not attempted"
 _SECONDS = 600  # that one cell may take
 
@@ -43,7 +43,7 @@ def grade(path: Path) -> dict[str, str | None]:
     """
     notebook = _read(Path(path))
     if not _verdicts(notebook):
-        raise ValueError(f"{path} has no headings '### Exercise 1.2 · …'")
+        raise ValueError(f"{path} has no headings '### Exercise 2 · …'")
     client = NotebookClient(
         notebook,
         timeout=_SECONDS,

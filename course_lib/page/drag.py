@@ -31,7 +31,7 @@ class QueryDragger(AnyWidget):
 
 
 def drag_query(
-    values: ArrayLike, query: ArrayLike, number: str, caption: str, *, alt: str, c: float = 1.0
+    values: ArrayLike, query: ArrayLike, number: int, caption: str, *, alt: str, c: float = 1.0
 ) -> None:
     """Shows values in the plane and a query to drag: softmax attention next to the projection onto the hull.
 
@@ -41,7 +41,7 @@ def drag_query(
     Args:
         values: (n, 2), the rows of V: 3 to 8 points, an array, a tensor or a list.
         query: (2,), where the query q starts.
-        number: Chapter and position, as in "2.1"; it counts as a figure.
+        number: Place among the figures of the chapter, from 1; it counts as one.
         caption: What to see, as plain text.
         alt: What the picture shows at the start, for a reader who cannot see it.
         c: The inverse temperature at the start, 0.1 to 100.
@@ -72,7 +72,7 @@ def drag_query(
     display({**data, "text/plain": text}, metadata=metadata, raw=True)
 
 
-def _numbers(name: str, given: ArrayLike, number: str) -> np.ndarray:
+def _numbers(name: str, given: ArrayLike, number: int) -> np.ndarray:
     try:
         array = np.asarray(given, dtype=float)
     except (TypeError, ValueError, RuntimeError) as error:

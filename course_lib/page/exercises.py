@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from course_lib.page.diagnoses import close, cut, difference, error_line, form
+from course_lib.page.numbering import check_number
 
 
 class _Result(NamedTuple):
@@ -31,7 +31,7 @@ class Exercise:
     """A function to write, what it is tried on, and the wrong answers that are recognised.
 
     Attributes:
-        number: Chapter and position, as in "1.2".
+        number: Place among the exercises of the chapter, from 1.
         reference: The right function. It returns numbers, texts, tensors, NumPy arrays, or lists, tuples,
             dicts and dataclasses of these.
         inputs: Name of an input: makes its arguments, always the same ones, from a seeded generator. The
@@ -43,14 +43,13 @@ class Exercise:
             fails, returns nothing, changes its arguments or is not the same twice.
     """
 
-    number: str
+    number: int
     reference: Callable[..., Any]
     inputs: Mapping[str, Callable[[torch.Generator], tuple[Any, ...]]]
     mistakes: Mapping[str, Callable[..., Any]]
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[1-9]\d*\.[1-9]\d*", self.number):
-            raise ValueError(f'number must be chapter and position, as in "1.2", got {self.number!r}')
+        check_number("exercise", self.number)
         if not self.inputs:
             raise ValueError(f"inputs of exercise {self.number} must not be empty")
         for message in (*self.inputs, *self.mistakes):

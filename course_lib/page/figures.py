@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -15,6 +14,8 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+
+from course_lib.page.numbering import check_number
 
 # After Okabe and Ito; each colour has a contrast of at least 3:1 to the background, and the lightness differs
 # enough to tell them apart under the three common colour blindnesses.
@@ -114,7 +115,7 @@ def whiskers(ax: Axes, place: float, found: Sequence[float], upright: bool = Fal
     ax.errorbar(*((place, mean) if upright else (mean, place)), **error, fmt="o", markersize=4, **style)
 
 
-def figure(fig: Figure, number: str, caption: str, alt: str) -> None:
+def figure(fig: Figure, number: int, caption: str, alt: str) -> None:
     """Shows a Matplotlib figure with its number, caption and alt text, and closes it.
 
     The output is HTML with the picture inside: of the ways to show a picture it is the one whose alt text
@@ -122,7 +123,7 @@ def figure(fig: Figure, number: str, caption: str, alt: str) -> None:
 
     Args:
         fig: The figure.
-        number: Chapter and position, as in "1.2".
+        number: Place among the figures of the chapter, from 1.
         caption: What to see, as plain text.
         alt: What a reader who cannot see it needs to know: axes, and how the curves run; not the caption.
 
@@ -138,10 +139,9 @@ def figure(fig: Figure, number: str, caption: str, alt: str) -> None:
     display({"text/html": html, "text/plain": f"Figure {number}. {caption}\n[{alt}]"}, raw=True)
 
 
-def check_texts(number: str, caption: str, alt: str) -> None:
+def check_texts(number: int, caption: str, alt: str) -> None:
     """Raises a ValueError for texts that `figure` and `scrub` do not accept."""
-    if not re.fullmatch(r"[1-9]\d*\.[1-9]\d*", number):
-        raise ValueError(f'number must be chapter and position, as in "1.2", got {number!r}')
+    check_number("figure", number)
     if not caption.strip():
         raise ValueError(f"caption of figure {number} must say what to see, got {caption!r}")
     if len(alt.strip()) < _MIN_ALT:
@@ -150,7 +150,7 @@ def check_texts(number: str, caption: str, alt: str) -> None:
         raise ValueError(f"alt of figure {number} repeats the caption: say what the picture shows instead")
 
 
-def heading(number: str, caption: str) -> str:
+def heading(number: int, caption: str) -> str:
     """The caption with its number, as HTML."""
     return f"<strong>Figure {number}.</strong> {escape(caption)}"
 

@@ -33,7 +33,7 @@ class Scrubber(AnyWidget):
 def scrub(
     draw: Callable[[Any], Figure],
     values: Iterable[Any],
-    number: str,
+    number: int,
     caption: str,
     *,
     label: str,
@@ -45,7 +45,7 @@ def scrub(
     Args:
         draw: Makes the figure of one value, always the same for the same value and in the same size.
         values: What the slider runs over, at most 60 of them.
-        number: Chapter and position, as in "1.2"; a slider counts as a figure.
+        number: Place among the figures of the chapter, from 1; a slider counts as one.
         caption: What to see, as plain text.
         label: What the slider changes, in a word or two.
         alt: What all frames show; each frame's alt text adds the label and the value.

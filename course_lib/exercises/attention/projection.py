@@ -1,4 +1,4 @@
-"""Exercises of chapter 02: attention as projection."""
+"""Exercises of Attention as projection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from course_lib.page.exercises import Exercise
 from course_lib.readouts.averages import onto_simplex
 from course_lib.readouts.averages import projection as pj
 
-# 2.1 The nearest point of a segment
+# 1 The nearest point of a segment
 
 
 def _segment(clip: Callable[[torch.Tensor], torch.Tensor], start: int = 0) -> Callable[..., torch.Tensor]:
@@ -29,7 +29,7 @@ def _both(x: torch.Tensor) -> torch.Tensor:
 ENDS = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
 
 segment = Exercise(
-    "2.1",
+    1,
     reference=_segment(_both),
     inputs={
         "a query above the segment": lambda _: (torch.tensor([1.3, 1.0]), ENDS),
@@ -58,7 +58,7 @@ segment = Exercise(
 )
 
 
-# 2.2 A certificate
+# 2 A certificate
 
 
 def _gap(alpha: torch.Tensor, q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def _weights(n: int, d: int, centre: float = 0.0) -> Callable[[torch.Generator],
 
 
 certificate = Exercise(
-    "2.2",
+    2,
     reference=_gap,
     inputs={
         "all weight on one of two values": lambda _: (
@@ -120,7 +120,7 @@ certificate = Exercise(
 )
 
 
-# 2.3 Onto the simplex
+# 3 Onto the simplex
 
 SCORES = {
     "scores that are weights": lambda _: (torch.tensor([0.2, 0.5, 0.3]),),
@@ -130,7 +130,7 @@ SCORES = {
 }
 
 simplex = Exercise(
-    "2.3",
+    3,
     reference=onto_simplex,
     inputs=SCORES,
     mistakes={
@@ -149,7 +149,7 @@ simplex = Exercise(
 )
 
 
-# 2.4 A step of Frank and Wolfe
+# 4 A step of Frank and Wolfe
 
 
 def _frank_wolfe(
@@ -183,7 +183,7 @@ def _unguarded(alpha: torch.Tensor, q: torch.Tensor, v: torch.Tensor) -> torch.T
 
 
 frank_wolfe = Exercise(
-    "2.4",
+    4,
     reference=_frank_wolfe(),
     inputs={
         "all weight on one of two values": lambda _: (

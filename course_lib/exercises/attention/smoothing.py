@@ -1,4 +1,4 @@
-"""Exercises of chapter 03: attention as smoothing."""
+"""Exercises of Attention as smoothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from course_lib.page.exercises import Exercise
 from course_lib.readouts.averages import smoothing
 
-# 3.1 How many neighbours?
+# 1 How many neighbours?
 
 
 def _log_sum(weights: torch.Tensor) -> torch.Tensor:
@@ -22,7 +22,7 @@ def _weights(*shape: int) -> Callable[[torch.Generator], tuple[torch.Tensor]]:
 
 
 neighbours = Exercise(
-    "3.1",
+    1,
     reference=smoothing.effective_neighbours,
     inputs={
         "five weights": _weights(5),
@@ -61,7 +61,7 @@ neighbours = Exercise(
 )
 
 
-# 3.2 How sharp is sharp enough?
+# 2 How sharp is sharp enough?
 
 
 def _gap(scores: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ def _scores(rest: float, *shape: int) -> Callable[[torch.Generator], tuple[torch
 
 
 sharp = Exercise(
-    "3.2",
+    2,
     reference=_sharp_enough,
     inputs={
         "the scores 2, 1 and 0.5": lambda _: (torch.tensor([2, 1, 0.5]), 0.01),
@@ -121,7 +121,7 @@ sharp = Exercise(
 )
 
 
-# 3.3 A kernel smoother
+# 3 A kernel smoother
 
 Arguments = tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]
 
@@ -154,7 +154,7 @@ def _points(m: int, n: int, d: int, width: int, c: float, far: float = 0) -> Cal
 
 
 smoother = Exercise(
-    "3.3",
+    3,
     reference=_smooth,
     inputs={
         "one query on a line": lambda _: (
@@ -206,7 +206,7 @@ smoother = Exercise(
 )
 
 
-# 3.4 Leave one out
+# 4 Leave one out
 
 
 def _own(keys: torch.Tensor) -> torch.Tensor:
@@ -227,7 +227,7 @@ def _rows(n: int, d: int, width: int, c: float) -> Callable[..., tuple[torch.Ten
 
 
 leave = Exercise(
-    "3.4",
+    4,
     reference=_left_out,
     inputs={
         "four demonstrations on a line": lambda _: (

@@ -1,4 +1,4 @@
-"""Exercises of chapter 01: what in-context learning is, and how to measure it."""
+"""Exercises of What is in-context learning?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 from course_lib.fewshot import demonstrations as icl
 from course_lib.page.exercises import Exercise
 
-# 1.1 Write a format
+# 1 Write a format
 
 OPPOSITES = [("wet", "dry"), ("early", "late"), ("full", "empty"), ("left", "right")]
 
@@ -22,7 +22,7 @@ def _template(example: str, separator: str, end: str = "") -> Callable[..., str]
 
 
 template = Exercise(
-    "1.1",
+    1,
     reference=_template("Q: {x}\nA: {y}", "\n\n"),
     inputs={
         "one demonstration": lambda _: (OPPOSITES[:1], "loud"),
@@ -54,7 +54,7 @@ template = Exercise(
 )
 
 
-# 1.2 Could it be copying?
+# 2 Could it be copying?
 
 
 def _answers(case: icl.Case) -> set[str]:
@@ -73,7 +73,7 @@ def _numbers_case(generator: torch.Generator, shots: int, n_queries: int) -> icl
 
 
 copied = Exercise(
-    "1.2",
+    2,
     reference=_copied,
     inputs={
         "two queries": lambda _: (
@@ -122,7 +122,7 @@ copied = Exercise(
 )
 
 
-# 1.3 Take out the tilt
+# 3 Take out the tilt
 
 
 def _among(log_probs: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ def _log_probs(*shape: int) -> Callable[[torch.Generator], tuple[torch.Tensor]]:
 
 
 centred = Exercise(
-    "1.3",
+    3,
     reference=icl.centred,
     inputs={
         "two queries and two labels": _log_probs(2, 2),
@@ -181,7 +181,7 @@ centred = Exercise(
 )
 
 
-# 1.4 The cost of shuffled answers
+# 4 The cost of shuffled answers
 
 Curve = dict[str, torch.Tensor]
 
@@ -201,7 +201,7 @@ def _curve(shots: int, cases: int) -> Callable[[torch.Generator], tuple[Curve]]:
 
 
 cost = Exercise(
-    "1.4",
+    4,
     reference=lambda curve: _lost(curve).mean(-1),
     inputs={
         "two numbers of shots and three cases": _curve(2, 3),
@@ -231,7 +231,7 @@ cost = Exercise(
 )
 
 
-# 1.5 An honest interval
+# 5 An honest interval
 
 Interval = tuple[float, float, float]
 
@@ -262,7 +262,7 @@ def _right(cases: int, queries: int) -> Callable[[torch.Generator], tuple[torch.
 
 
 interval = Exercise(
-    "1.5",
+    5,
     reference=lambda right: icl.mean_interval(right.float().mean(-1)),
     inputs={
         "ten cases of four queries": _right(10, 4),

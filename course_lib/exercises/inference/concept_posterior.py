@@ -1,4 +1,4 @@
-"""Exercises of chapter 04: the concept posterior."""
+"""Exercises of The concept posterior."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from course_lib.page.exercises import Exercise
 from course_lib.synthetic import markov
 
-# 4.1 Posterior
+# 1 Posterior
 
 
 def _posterior(prior: torch.Tensor, log_likelihood: torch.Tensor) -> torch.Tensor:
@@ -24,7 +24,7 @@ def _likelihoods(n: int, K: int, scale: float) -> Callable[..., tuple[torch.Tens
 
 
 posterior = Exercise(
-    "4.1",
+    1,
     reference=_posterior,
     inputs={
         "three examples, two concepts": _likelihoods(3, 2, 3.0),
@@ -60,7 +60,7 @@ posterior = Exercise(
 )
 
 
-# 4.2 The forward algorithm
+# 2 The forward algorithm
 
 
 def _forward(
@@ -114,7 +114,7 @@ def _chain(H: int, V: int, T: int) -> Callable[..., tuple[torch.Tensor, ...]]:
 
 
 forward = Exercise(
-    "4.2",
+    2,
     reference=_forward,
     inputs={
         "two states, three tokens": _chain(2, 2, 3),
@@ -138,7 +138,7 @@ forward = Exercise(
 )
 
 
-# 4.3 What comes next
+# 3 What comes next
 
 
 def _predictive(posterior: torch.Tensor, by_concept: torch.Tensor) -> torch.Tensor:
@@ -153,7 +153,7 @@ def _weights(K: int, V: int, concentration: float) -> Callable[..., tuple[torch.
 
 
 predictive = Exercise(
-    "4.3",
+    3,
     reference=_predictive,
     inputs={
         "two concepts": _weights(2, 3, 2.0),
@@ -177,7 +177,7 @@ predictive = Exercise(
 )
 
 
-# 4.4 Two hypotheses
+# 4 Two hypotheses
 
 
 def _odds(seen: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
@@ -219,7 +219,7 @@ def _demonstrations(n: int) -> Callable[..., tuple[torch.Tensor, ...]]:
 
 
 two_hypotheses = Exercise(
-    "4.4",
+    4,
     reference=_odds,
     inputs={
         "three demonstrations": _demonstrations(3),

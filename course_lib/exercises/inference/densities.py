@@ -1,4 +1,4 @@
-"""Exercises of chapter 05: locating a density."""
+"""Exercises of Locating a density."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from course_lib.page.exercises import Exercise
 
-# 5.1 From log-likelihoods to a family
+# 1 From log-likelihoods to a family
 
 
 def _family(log_weight: torch.Tensor, member: torch.Tensor, n_families: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def _weights(G: int, n_families: int, low: float) -> Callable[..., tuple]:
 
 
 family = Exercise(
-    "5.1",
+    1,
     reference=_family,
     inputs={
         "eight distributions of two families": _weights(8, 2, -3.0),
@@ -67,7 +67,7 @@ family = Exercise(
 )
 
 
-# 5.2 A bin under noise
+# 2 A bin under noise
 
 
 def _bin(log_p: torch.Tensor, low: float, high: float, noise: float) -> torch.Tensor:
@@ -88,7 +88,7 @@ def _values(n: int, low: float, high: float, noise: float) -> Callable[..., tupl
 
 
 bin_probability = Exercise(
-    "5.2",
+    2,
     reference=_bin,
     inputs={
         "a bin as wide as the noise": _values(6, -3.0, -2.0, 1.0),
@@ -112,7 +112,7 @@ bin_probability = Exercise(
 )
 
 
-# 5.3 Expecting outliers
+# 3 Expecting outliers
 
 
 def _tolerant(likelihood: torch.Tensor, share: float, chance: float) -> torch.Tensor:
@@ -124,7 +124,7 @@ def _likelihoods(n: int, G: int, share: float) -> Callable[..., tuple]:
 
 
 tolerant = Exercise(
-    "5.3",
+    3,
     reference=_tolerant,
     inputs={
         "three points, two distributions": _likelihoods(3, 2, 0.2),
@@ -164,7 +164,7 @@ tolerant = Exercise(
 )
 
 
-# 5.4 A reader that locates
+# 4 A reader that locates
 
 
 def _locate(curves: torch.Tensor, at: torch.Tensor, seen: torch.Tensor, asked: int) -> torch.Tensor:
@@ -187,7 +187,7 @@ def _curves(G: int, X: int, n: int) -> Callable[..., tuple]:
 
 
 locate = Exercise(
-    "5.4",
+    4,
     reference=_locate,
     inputs={
         "five densities, three points": _curves(5, 6, 3),

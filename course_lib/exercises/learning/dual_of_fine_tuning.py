@@ -1,4 +1,4 @@
-"""Exercises of chapter 07: the dual of fine-tuning."""
+"""Exercises of The dual of fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def _random(*shapes: tuple[int, ...]) -> Callable[[torch.Generator], tuple]:
     return make
 
 
-# 7.1 The update that attention makes
+# 1 The update that attention makes
 
 update = Exercise(
-    "7.1",
+    1,
     reference=lambda values, keys: values.T @ keys,
     inputs={
         "three demonstrations": _random((3, 2), (3, 4)),
@@ -38,7 +38,7 @@ update = Exercise(
 )
 
 
-# 7.2 One layer, one step
+# 2 One layer, one step
 
 
 def _construct(d: int, size: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +48,7 @@ def _construct(d: int, size: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 construct = Exercise(
-    "7.2",
+    2,
     reference=_construct,
     inputs={
         "two coordinates": lambda generator: (2, 0.5),
@@ -79,7 +79,7 @@ construct = Exercise(
 )
 
 
-# 7.3 A preconditioner
+# 3 A preconditioner
 
 
 def _preconditioner(covariance: torch.Tensor, n: int) -> torch.Tensor:
@@ -100,7 +100,7 @@ def _covariance(d: int, n: int) -> Callable[[torch.Generator], tuple]:
 
 
 preconditioner = Exercise(
-    "7.3",
+    3,
     reference=_preconditioner,
     inputs={
         "two coordinates, ten examples": _covariance(2, 10),
@@ -123,7 +123,7 @@ preconditioner = Exercise(
 )
 
 
-# 7.4 The same direction?
+# 4 The same direction?
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -131,7 +131,7 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 direction = Exercise(
-    "7.4",
+    4,
     reference=lambda icl, tuned, zero: _cosine(icl - zero, tuned - zero),
     inputs={
         "four queries": _random((4, 3), (4, 3), (4, 3)),

@@ -1,4 +1,4 @@
-"""Exercises of chapter 06: learning functions in context."""
+"""Exercises of Learning functions in context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _prompt(n: int, d: int, *more: float) -> Callable[[torch.Generator], tuple]:
     return make
 
 
-# 6.1 Ridge regression
+# 1 Ridge regression
 
 
 def _ridge(x: torch.Tensor, y: torch.Tensor, query: torch.Tensor, noise: float) -> torch.Tensor:
@@ -33,7 +33,7 @@ def _with(x: torch.Tensor, y: torch.Tensor, query: torch.Tensor, penalty: float)
 
 
 ridge = Exercise(
-    "6.1",
+    1,
     reference=_ridge,
     inputs={
         "eight examples in three dimensions": _prompt(8, 3, 0.5),
@@ -56,7 +56,7 @@ ridge = Exercise(
 )
 
 
-# 6.2 Nearest neighbours
+# 2 Nearest neighbours
 
 
 def _nearest(x: torch.Tensor, y: torch.Tensor, query: torch.Tensor, k: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ def _nearest(x: torch.Tensor, y: torch.Tensor, query: torch.Tensor, k: int) -> t
 
 
 nearest = Exercise(
-    "6.2",
+    2,
     reference=_nearest,
     inputs={
         "eight examples, two neighbours": _prompt(8, 3, 2),
@@ -87,7 +87,7 @@ nearest = Exercise(
 )
 
 
-# 6.3 Who sees whom
+# 3 Who sees whom
 
 
 def _mask(n: int) -> torch.Tensor:
@@ -99,7 +99,7 @@ def _of(n: int, questions: torch.Tensor, examples: torch.Tensor, own: torch.Tens
 
 
 mask = Exercise(
-    "6.3",
+    3,
     reference=_mask,
     inputs={
         "two examples": lambda generator: (2,),
@@ -130,7 +130,7 @@ mask = Exercise(
 )
 
 
-# 6.4 The slope of an answer
+# 4 The slope of an answer
 
 
 def _slope(x: torch.Tensor, y: torch.Tensor, query: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -147,7 +147,7 @@ def _smooth(
 
 
 slope = Exercise(
-    "6.4",
+    4,
     reference=_slope,
     inputs={
         "eight examples in three dimensions": _prompt(8, 3, 1.0),

@@ -1,4 +1,4 @@
-"""Exercises of chapter 09: induction heads."""
+"""Exercises of Induction heads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _tokens(n: int, V: int) -> Callable[[torch.Generator], tuple]:
     return lambda generator: (*_sequence(n, V)(generator), V)
 
 
-# 9.1 Where an induction head looks
+# 1 Where an induction head looks
 
 
 def _same(tokens: torch.Tensor) -> torch.Tensor:
@@ -33,7 +33,7 @@ def _targets(tokens: torch.Tensor) -> torch.Tensor:
 
 
 targets = Exercise(
-    "9.1",
+    1,
     reference=_targets,
     inputs={
         "eight tokens out of three": _sequence(8, 3),
@@ -58,7 +58,7 @@ targets = Exercise(
 )
 
 
-# 9.2 Bigram statistics
+# 2 Bigram statistics
 
 
 def _next(tokens: torch.Tensor, V: int, prior: float = 0.5) -> torch.Tensor:
@@ -68,7 +68,7 @@ def _next(tokens: torch.Tensor, V: int, prior: float = 0.5) -> torch.Tensor:
 
 
 bigram = Exercise(
-    "9.2",
+    2,
     reference=_next,
     inputs={
         "twenty tokens out of four": _tokens(20, 4),
@@ -96,7 +96,7 @@ bigram = Exercise(
 )
 
 
-# 9.3 A circuit by hand
+# 3 A circuit by hand
 
 
 def _circuit(V: int) -> torch.Tensor:
@@ -112,7 +112,7 @@ def _block(V: int, row: int, column: int) -> torch.Tensor:
 
 
 circuit = Exercise(
-    "9.3",
+    3,
     reference=_circuit,
     inputs={
         "three tokens": lambda generator: (3,),
@@ -130,7 +130,7 @@ circuit = Exercise(
 )
 
 
-# 9.4 Heads that advise against
+# 4 Heads that advise against
 
 
 def _against(prefix: torch.Tensor, copying: torch.Tensor) -> torch.Tensor:
@@ -148,7 +148,7 @@ def _heads(layers: int, heads: int) -> Callable[[torch.Generator], tuple]:
 
 
 against = Exercise(
-    "9.4",
+    4,
     reference=_against,
     inputs={
         "four layers of five heads": _heads(4, 5),

@@ -1,4 +1,4 @@
-"""Exercises of chapter 10: locate and project."""
+"""Exercises of Locate and project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from course_lib.page.exercises import Exercise
 
-# 10.1 A cut
+# 1 A cut
 
 
 def _alpha(n: int) -> Callable[[torch.Generator], tuple]:
@@ -40,7 +40,7 @@ def _for_all(alpha: torch.Tensor, asks: list[int], seen: list[int]) -> torch.Ten
 
 
 cut = Exercise(
-    "10.1",
+    1,
     reference=_cut,
     inputs={"six positions": _alpha(6), "twelve positions": _alpha(12)},
     mistakes={
@@ -53,7 +53,7 @@ cut = Exercise(
 )
 
 
-# 10.2 More than chance?
+# 2 More than chance?
 
 
 def _scores(layers: int, heads: int, n: int) -> Callable[[torch.Generator], tuple]:
@@ -75,7 +75,7 @@ def _overlap(a: torch.Tensor, b: torch.Tensor, n: int) -> torch.Tensor:
 
 
 overlap = Exercise(
-    "10.2",
+    2,
     reference=_overlap,
     inputs={"the highest 5 of 60": _scores(12, 5, 5), "the highest 14 of 270": _scores(30, 9, 14)},
     mistakes={
@@ -90,7 +90,7 @@ overlap = Exercise(
 )
 
 
-# 10.3 For or against
+# 3 For or against
 
 
 def _label(k: int, labels: int) -> Callable[[torch.Generator], tuple]:
@@ -110,7 +110,7 @@ def _raised(attention: torch.Tensor, written: torch.Tensor, shown: torch.Tensor)
 
 
 raised = Exercise(
-    "10.3",
+    3,
     reference=_raised,
     inputs={"eight labels of two kinds": _label(8, 2), "three labels of five kinds": _label(3, 5)},
     mistakes={
@@ -130,7 +130,7 @@ raised = Exercise(
 )
 
 
-# 10.4 As much for each label
+# 4 As much for each label
 
 
 def _uneven(k: int) -> Callable[[torch.Generator], tuple]:
@@ -159,7 +159,7 @@ def _by_number(attention: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
 
 
 level = Exercise(
-    "10.4",
+    4,
     reference=_level,
     inputs={"eight demonstrations": _uneven(8), "four demonstrations": _uneven(4)},
     mistakes={

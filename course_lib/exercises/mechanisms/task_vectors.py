@@ -1,4 +1,4 @@
-"""Exercises of chapter 08: task vectors."""
+"""Exercises of Task vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from course_lib.mechanisms import task_vectors as tv
 from course_lib.page.exercises import Exercise
 
-# 8.1 Patch it
+# 1 Patch it
 
 
 def _patch(stream: torch.Tensor, lengths: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
@@ -45,7 +45,7 @@ def _streams(lengths: list[int], time: int, d: int) -> Callable[..., tuple[torch
 
 
 patch = Exercise(
-    "8.1",
+    1,
     reference=_patch,
     inputs={
         "prompts of different lengths": _streams([3, 5, 2], 6, 4),
@@ -83,7 +83,7 @@ patch = Exercise(
 )
 
 
-# 8.2 Within and between
+# 2 Within and between
 
 
 def _distances(vectors: torch.Tensor) -> torch.Tensor:
@@ -135,7 +135,7 @@ def _task_vectors(tasks: int, n: int, d: int) -> Callable[..., tuple[torch.Tenso
 
 
 within_between = Exercise(
-    "8.2",
+    2,
     reference=_distances,
     inputs={
         "two tasks with three vectors each": _task_vectors(2, 3, 4),
@@ -162,7 +162,7 @@ within_between = Exercise(
 )
 
 
-# 8.3 How many answers?
+# 3 How many answers?
 
 
 def _effective(hits: torch.Tensor, correction: int = 1) -> torch.Tensor:
@@ -186,7 +186,7 @@ def _answers(n: int, q: int, spread: float) -> Callable[..., tuple[torch.Tensor]
 
 
 effective = Exercise(
-    "8.3",
+    3,
     reference=_effective,
     inputs={
         "trials that go all right or all wrong": lambda _: (torch.tensor([[1.0] * 5, [0.0] * 5] * 4),),
@@ -228,7 +228,7 @@ effective = Exercise(
 )
 
 
-# 8.4 Whose answers does it raise?
+# 4 Whose answers does it raise?
 
 
 def _raised(log_probs: torch.Tensor, answers: list[list[int]], axis: int = 0) -> torch.Tensor:
@@ -244,7 +244,7 @@ def _lens(tasks: int, vocabulary: int, answers: list[list[int]]) -> Callable[...
 
 
 raised = Exercise(
-    "8.4",
+    4,
     reference=_raised,
     inputs={
         "three tasks": _lens(3, 9, [[8, 0], [1, 2, 3], [4]]),

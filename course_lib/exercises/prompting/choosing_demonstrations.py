@@ -1,4 +1,4 @@
-"""Exercises of chapter 11: choosing demonstrations."""
+"""Exercises of Choosing demonstrations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from course_lib.page.exercises import Exercise
 
-# 11.1 Nearest neighbours
+# 1 Nearest neighbours
 
 
 def _vectors(n: int, d: int) -> Callable[[torch.Generator], tuple]:
@@ -32,7 +32,7 @@ def _nearest(query: torch.Tensor, pool: torch.Tensor, k: int) -> torch.Tensor:
 
 
 nearest = Exercise(
-    "11.1",
+    1,
     reference=_nearest,
     inputs={"eight items": _vectors(8, 4), "fifty items": _vectors(50, 6)},
     mistakes={
@@ -49,7 +49,7 @@ nearest = Exercise(
 )
 
 
-# 11.2 One step of MMR
+# 2 One step of MMR
 
 
 def _chosen(n: int, chosen: list[int], balance: float) -> Callable[[torch.Generator], tuple]:
@@ -81,7 +81,7 @@ def _mmr(
 
 
 step = Exercise(
-    "11.2",
+    2,
     reference=_mmr,
     inputs={
         "twelve items of which two are chosen": _chosen(12, [4, 7], 0.3),
@@ -108,7 +108,7 @@ step = Exercise(
 )
 
 
-# 11.3 The volume of a set
+# 3 The volume of a set
 
 
 def _set(k: int, d: int) -> Callable[[torch.Generator], tuple]:
@@ -127,7 +127,7 @@ def _volume(query: torch.Tensor, items: torch.Tensor, scale: float, power: float
 
 
 volume = Exercise(
-    "11.3",
+    3,
     reference=_volume,
     inputs={"three items": _set(3, 6), "five items": _set(5, 8)},
     mistakes={
@@ -146,7 +146,7 @@ volume = Exercise(
 )
 
 
-# 11.4 A paired test
+# 4 A paired test
 
 
 def _hits(n: int) -> Callable[[torch.Generator], tuple]:
@@ -166,7 +166,7 @@ def _sign_test(a: torch.Tensor, b: torch.Tensor, alternative: str = "two-sided")
 
 
 paired = Exercise(
-    "11.4",
+    4,
     reference=_sign_test,
     inputs={"sixty queries": _hits(60), "two hundred queries": _hits(200)},
     mistakes={

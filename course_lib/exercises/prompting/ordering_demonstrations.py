@@ -1,4 +1,4 @@
-"""Exercises of chapter 12: ordering demonstrations."""
+"""Exercises of Ordering demonstrations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from course_lib.page.exercises import Exercise
 
-# 12.1 Reading what is shared once
+# 1 Reading what is shared once
 
 
 def _orders(generator: torch.Generator) -> tuple:
@@ -34,7 +34,7 @@ def _after_the_common(prompts: list[list[int]]) -> int:
 
 
 read = Exercise(
-    "12.1",
+    1,
     reference=_prefixes,
     inputs={"four prompts": _orders, "prompts with copies": _few_words},
     mistakes={
@@ -53,7 +53,7 @@ read = Exercise(
 )
 
 
-# 12.2 Recency
+# 2 Recency
 
 
 def _answers(
@@ -73,7 +73,7 @@ def _agreement(answers: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
 
 
 agreement = Exercise(
-    "12.2",
+    2,
     reference=_agreement,
     inputs={"six orders": _answers(6, 5, 3, 2), "as many places as queries": _answers(24, 4, 4, 2)},
     mistakes={
@@ -90,7 +90,7 @@ agreement = Exercise(
 )
 
 
-# 12.3 GlobalE
+# 3 GlobalE
 
 
 def _said(n: int, labels: int, spared: int) -> Callable[[torch.Generator], tuple[torch.Tensor, int]]:
@@ -113,7 +113,7 @@ def _without_care(answers: torch.Tensor, labels: int) -> torch.Tensor:
 
 
 entropy = Exercise(
-    "12.3",
+    3,
     reference=_entropy,
     inputs={"three labels": _said(20, 3, 0), "a label that is never said": _said(20, 3, 1)},
     mistakes={
@@ -128,7 +128,7 @@ entropy = Exercise(
 )
 
 
-# 12.4 Contextual calibration
+# 4 Contextual calibration
 
 
 def _probabilities(n: int, labels: int) -> Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]]:
@@ -146,7 +146,7 @@ def _calibrated(p: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
 
 
 calibrate = Exercise(
-    "12.4",
+    4,
     reference=_calibrated,
     inputs={"five queries": _probabilities(5, 3), "as many queries as labels": _probabilities(4, 4)},
     mistakes={
