@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,6 +109,14 @@ def load(
             f"name={name!r} is not packaged with the course ({', '.join(weights.PACKAGES)}), and "
             f"transformers could not load it as a local folder or a hub id: {error}{hint}"
         ) from error
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """A checksum of all weights: SHA-256, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for weight in model.model.state_dict().values():
+        digest.update(weight.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _usable(device: torch.device | str | None) -> torch.device:
