@@ -1,22 +1,15 @@
-"""What chapters cost to run, written down where readers look for it."""
+"""What chapters cost to run: measured, and written down in `book/runtimes.json`."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nbformat
-
-from course_lib.book.files import listed, read, write
-from course_lib.book.lint import LAUNCH
+from course_lib.book.files import key, write
 
 CORES = 2  # on which costs are measured
 _RUNTIMES = Path("book", "runtimes.json")
-_TABLES = (Path("README.md"), Path("book", "teaching.md"))
-_MARKS = ("<!-- chapters -->", "<!-- /chapters -->")
 
 
 class Cost(NamedTuple):
@@ -26,58 +19,25 @@ class Cost(NamedTuple):
     memory_gb: float
 
 
-def record(root: Path, costs: dict[Path, Cost]) -> None:
-    """Writes costs into `book/runtimes.json`, the launch lines, and the tables of README and teaching page.
+def runtimes(root: Path) -> dict[str, dict[str, Any]]:
+    """Reads what was measured: "seconds" and "memory_gb" by "PART/NAME".
 
     Args:
-        root: Folder of `_toc.yml` and `README.md`.
-        costs: What each executed notebook took, on two cores.
-
-    Raises:
-        ValueError: A notebook has no launch line, or a page no place for the table.
+        root: Folder of `_toc.yml`.
     """
-    book = root / _RUNTIMES
-    runtimes = json.loads(book.read_text(encoding="utf-8")) if book.exists() else {}
-    for path, cost in costs.items():
-        entry = {"seconds": round(cost.seconds), "memory_gb": round(cost.memory_gb, 1), "cores": CORES}
-        runtimes[path.stem] = entry
-        _launch_line(path, entry)
-    write(book, json.dumps(runtimes, indent=1, sort_keys=True))
-    for page in _TABLES:
-        _write_table(root, root / page, runtimes)
+    path = root / _RUNTIMES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _write_table(root: Path, page: Path, runtimes: dict[str, Any]) -> None:
-    text = page.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(_MARKS[0])
-    _, end, after = rest.partition(_MARKS[1])
-    if not (mark and end):
-        raise ValueError(f"{page} needs the marks {' and '.join(_MARKS)} around the table of chapters")
-    table = _chapter_table(root, page.parent, runtimes)
-    write(page, f"{before}{mark}\n{table}\n{end}{after}")
+def record(root: Path, costs: dict[Path, Cost]) -> None:
+    """Adds costs to what was measured.
 
-
-def _launch_line(path: Path, entry: dict[str, Any]) -> None:
-    notebook = read(path)
-    cell = next((cell for cell in notebook.cells if cell.cell_type == "markdown"), None)
-    if cell is None or not LAUNCH.search(cell.source):
-        raise ValueError(f"the first text cell of {path} has no line '*Runs in … on two CPU cores.*'")
-    seconds, memory = entry["seconds"], entry["memory_gb"]
-    span = f"{seconds} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    cell.source = LAUNCH.sub(f"*Runs in {span} and {memory} GB on two CPU cores.*", cell.source)
-    write(path, nbformat.writes(notebook))
-
-
-def _chapter_table(root: Path, folder: Path, runtimes: dict[str, Any]) -> str:
-    lines = ["| Chapter | Question | Minutes | Memory |", "|---|---|---|---|"]
-    for path in listed(root):
-        if path.suffix != ".ipynb" or path.stem not in runtimes:
-            continue
-        notebook, entry = read(path), runtimes[path.stem]
-        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-        title = found[1] if (found := re.search(r"^# (.+)", text, re.MULTILINE)) else path.stem
-        question = notebook.metadata.get("course", {}).get("question", "")
-        minutes = max(0.1, round(entry["seconds"] / 60, 1))
-        link = Path(os.path.relpath(path, folder)).as_posix()
-        lines.append(f"| [{title}]({link}) | {question} | {minutes} | {entry['memory_gb']} GB |")
-    return "\n".join(lines)
+    Args:
+        root: Folder of `_toc.yml`.
+        costs: What each executed notebook took, on two cores.
+    """
+    entries = {
+        key(path): {"seconds": round(cost.seconds), "memory_gb": round(cost.memory_gb, 1), "cores": CORES}
+        for path, cost in costs.items()
+    }
+    write(root / _RUNTIMES, json.dumps(runtimes(root) | entries, indent=1, sort_keys=True))

@@ -13,6 +13,26 @@ from nbformat import NotebookNode
 
 from course_lib.packages import whole
 
+# The parts of the book: folders in book/, course_lib/ and tests/, and the captions in `_toc.yml`.
+PARTS = {
+    "basics": "What it is",
+    "attention": "Attention",
+    "inference": "Bayesian inference",
+    "learning": "Learning algorithms",
+    "mechanisms": "Inside a language model",
+    "prompting": "Writing the prompt",
+    "origins": "Where it comes from",
+}
+
+
+def toc(root: Path) -> dict[str, Any]:
+    """Reads `_toc.yml`.
+
+    Raises:
+        FileNotFoundError: There is none in `root`.
+    """
+    return yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+
 
 def listed(root: Path) -> list[Path]:
     """Finds the files of `_toc.yml` in reading order.
@@ -23,8 +43,7 @@ def listed(root: Path) -> list[Path]:
     Raises:
         FileNotFoundError: There is no `_toc.yml`, or it lists a file that is neither a notebook nor Markdown.
     """
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    return [_page(root, name) for name in _names(toc)]
+    return [page(root, name) for name in _names(toc(root))]
 
 
 def _names(entry: Any) -> list[str]:
@@ -32,17 +51,27 @@ def _names(entry: Any) -> list[str]:
         return [name for part in entry for name in _names(part)]
     if not isinstance(entry, dict):
         return []
-    own = [entry[key] for key in ("root", "file") if key in entry]
+    own = [entry[kind] for kind in ("root", "file") if kind in entry]
     return own + [name for value in entry.values() for name in _names(value)]
 
 
-def _page(root: Path, name: str) -> Path:
+def page(root: Path, name: str) -> Path:
+    """Finds the file of an entry of `_toc.yml`.
+
+    Raises:
+        FileNotFoundError: It is neither a notebook nor Markdown.
+    """
     for path in (root / name, root / f"{name}.ipynb", root / f"{name}.md"):
         if path.suffix in (".ipynb", ".md") and path.is_file():
             return path
     raise FileNotFoundError(
         f"_toc.yml lists {name!r}, but there is no {name}.ipynb and no {name}.md in {root}"
     )
+
+
+def key(path: Path) -> str:
+    """The name of a chapter with its part in front, as in "mechanisms/task-vectors"."""
+    return f"{path.parent.name}/{path.stem}"
 
 
 def read(path: Path) -> NotebookNode:

@@ -1,9 +1,8 @@
-"""What every committed notebook must be; the rules behind `tests/test_notebooks.py`."""
+"""What every committed notebook must be; the rules behind `tests/book/test_notebooks.py`."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import unescape
@@ -13,15 +12,17 @@ from statistics import median
 import nbformat
 from nbformat import NotebookNode
 
-LAUNCH = re.compile(r"^\*Runs in .+ on two CPU cores\.\*$", re.MULTILINE)
-_CHAPTER = re.compile(r"(\d\d)-.+")
+from course_lib.book.contents import LAUNCH, PLACE
+from course_lib.book.files import PARTS
+
 _SHOWS = re.compile(r"(?<![\w.])(?:figure|table|scrub|drag_query)\(")
 _CLAIMS = re.compile(r"(?<![\w.])claim\(")
 _PATHS = re.compile(r"(?<![\w.:/])/(?:work|home|Users|tmp|root)/|\b[A-Z]:\\{1,2}Users")
 _PROGRESS = re.compile(r"it/s\]|s/it\]|\d%\|")
 _IMG = re.compile(r"<img\b[^>]*>")
 _ALT = re.compile(r'\balt="([^"]*)"')
-_FIGURE = re.compile(r"^Figure (\d+)\.(\d+)\. ", re.MULTILINE)
+_FIGURE = re.compile(r"^Figure (\d+)\. ", re.MULTILINE)
+_BY_NUMBER = re.compile(r"\bchapters?\s+\d|\{doc\}", re.IGNORECASE)
 _MIN_ALT, _MAX_LINES, _MAX_MEDIAN, _MAX_SUMMARY = 20, 20, 6, 6
 
 
@@ -35,7 +36,7 @@ class _Section:
 
 
 def lint(path: Path) -> list[str]:
-    """Lists what is wrong with a committed notebook; chapters (`NN-slug.ipynb`) have more rules than others.
+    """Lists what is wrong with a committed notebook; what stands in the folder of a part has more rules.
 
     Args:
         path: The notebook.
@@ -49,9 +50,8 @@ def lint(path: Path) -> list[str]:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     problems = [] if text.endswith("\n") else ["the file does not end with a newline"]
     problems += [*_counts(code), *_sources(notebook), *_outputs(code)]
-    if chapter := _CHAPTER.fullmatch(path.stem):
-        number = int(chapter[1])
-        problems += [*_chapter(notebook, code), *_figures(code, number), *_exercises(notebook, number)]
+    if path.parent.name in PARTS:
+        problems += [*_chapter(notebook, code), *_figures(code), *_exercises(notebook)]
     return problems
 
 
@@ -68,6 +68,8 @@ def _sources(notebook: NotebookNode) -> Iterator[str]:
     for n, cell in enumerate(notebook.cells, 1):
         if found := _PATHS.search(cell.source):
             yield f"cell {n} contains the absolute path {found[0]}"
+        if found := _BY_NUMBER.search(PLACE.sub("", cell.source)):
+            yield f"cell {n} says '{found[0]}': link to the chapter by its title"
         if cell.cell_type == "code":
             if cell.source.rstrip().endswith(";"):
                 yield f"cell {n} ends with a semicolon"
@@ -116,6 +118,8 @@ def _chapter(notebook: NotebookNode, code: list[NotebookNode]) -> Iterator[str]:
     first = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
     if not LAUNCH.search(first):
         yield "the first text cell has no line '*Runs in … on two CPU cores.*'"
+    if not PLACE.search(first):
+        yield "the first text cell has no line '*Chapter … · …*': run python -m course_lib.book.contents"
     for name in ("In this chapter you will", "What would change our mind", "Exercises", "Summary"):
         if name.lower() not in by_name:
             yield f"there is no section '{name}'"
@@ -136,17 +140,14 @@ def _chapter(notebook: NotebookNode, code: list[NotebookNode]) -> Iterator[str]:
         yield f"the median length of the code cells is {median(lengths):g} lines, more than {_MAX_MEDIAN}"
 
 
-def _figures(code: list[NotebookNode], chapter: int) -> Iterator[str]:
+def _figures(code: list[NotebookNode]) -> Iterator[str]:
     texts = (output.get("data", {}).get("text/plain", "") for cell in code for output in cell.outputs)
-    numbers = Counter(found.groups() for text in texts for found in _FIGURE.finditer(text))
-    for (start, end), count in numbers.items():
-        if int(start) != chapter:
-            yield f"figure {start}.{end} does not start with the number of its chapter, {chapter}"
-        if count > 1:
-            yield f"the number of figure {start}.{end} is used {count} times"
+    numbers = [int(found[1]) for text in texts for found in _FIGURE.finditer(text)]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"figures must be numbered 1 to {len(numbers)} in order, got {numbers}"
 
 
-def _exercises(notebook: NotebookNode, chapter: int) -> Iterator[str]:
+def _exercises(notebook: NotebookNode) -> Iterator[str]:
     exercises: list[list[NotebookNode]] = []
     inside = False
     for cell in notebook.cells:
@@ -161,9 +162,8 @@ def _exercises(notebook: NotebookNode, chapter: int) -> Iterator[str]:
             yield f"cell {cell.id} is folded and not tagged 'solution'"
     if not 3 <= len(exercises) <= 5:
         yield f"a chapter has 3 to 5 exercises, got {len(exercises)}"
-    for n, cells in enumerate(exercises, 1):
-        number = f"{chapter}.{n}"
-        heading = rf"### Exercise {chapter}\.{n} · .+ \((?:●○○|●●○|●●●), \d+ minutes\)$"
+    for number, cells in enumerate(exercises, 1):
+        heading = rf"### Exercise {number} · .+ \((?:●○○|●●○|●●●), \d+ minutes\)$"
         if not re.match(heading, cells[0].source, re.MULTILINE):
             yield f"exercise {number} must start with '### Exercise {number} · Title (●○○, 5 minutes)'"
         if sum(cell.source.count("<details>") for cell in cells if cell.cell_type == "markdown") < 2:
