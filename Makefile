@@ -93,7 +93,7 @@ bench: setup
 
 # each notebook alone, with a kernel that has Colab's packages; the working tree stands for GitHub
 colab: setup
-	$(PY) -m pytest tests/colab -p no:cacheprovider $(if $(CHAPTER),-k "[$(CHAPTER)-")
+	$(PY) -m pytest tests/colab -p no:cacheprovider $(if $(CHAPTER),-k "$(CHAPTER)")
 
 # every dependency exactly at its lower bound; old releases want an old PYTHON
 oldest: setup

@@ -36,8 +36,8 @@ if not find_spec("course_lib"):  # as on Colab
 _NOT_HOSTED = """\
 **Colab and Binder** open notebooks of a repository on GitHub. Put a copy of this one there, run `make \
 repository URL=https://github.com/OWNER/NAME` in it, commit and push. Then the pages have a rocket at the \
-top of every chapter, which opens it in either of them, and the links stand here. A notebook that is opened on \
-Colab before that asks for the address in its first cell."""
+top of every chapter, which opens it in either of them, and the links stand here. A notebook that is opened \
+on Colab before that asks for the address in its first cell."""
 _HOSTED = """\
 **Colab.** The rocket at the top of every chapter opens it in Colab, and [this \
 list](https://colab.research.google.com/github/NAME) has all of them. The first cell installs the course and \
