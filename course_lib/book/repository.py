@@ -25,7 +25,8 @@ _NONE = '""'  # in YAML and Python
 _CELL = """\
 from importlib.util import find_spec
 
-REPOSITORY = ""  # "https://github.com/OWNER/NAME"; make repository URL=… writes it into all notebooks
+# The course on GitHub, https://github.com/OWNER/NAME; make repository URL=… writes it into all notebooks
+REPOSITORY = ""
 if not find_spec("course_lib"):  # as on Colab
     if not REPOSITORY:
         raise ValueError(
