@@ -152,7 +152,8 @@ def _source(cell: dict[str, Any]) -> str:
 
 def main() -> int:
     """Writes the order of the chapters of the current folder wherever it is said."""
-    print(*(path.relative_to(Path.cwd()) for path in update(Path.cwd())), sep="\n")
+    for path in update(Path.cwd()):
+        print(path.relative_to(Path.cwd()))
     return 0
 
 

@@ -11,7 +11,7 @@ from course_lib.book.grade import grade
 
 PASS = "print('✓ Exercise {}: right on 4 fresh inputs')"
 FAIL = "print('✗ Exercise {}, not yet: counts the queries')"
-COPIED = """from course_lib.exercises import demonstrations as exercise
+COPIED = """from course_lib.exercises.basics import what_is_in_context_learning as exercise
 
 
 def copied(case):
@@ -65,22 +65,22 @@ def test_each_exercise_gets_its_last_verdict(tmp_path, run):
     path = save(
         tmp_path / "student.ipynb",
         text("# Title\n\n## Exercises"),
-        heading("1.1"),
-        code(f"{FAIL.format('1.1')}\n{PASS.format('1.1')}"),
-        heading("1.2"),
-        code(PASS.format("1.2")),
-        code(f"{FAIL.format('1.2')}\n1 / 0"),
-        heading("1.3"),
-        stale("1", "1.3"),
-        heading("1.4"),
-        code(f"answer = missing\n{PASS.format('1.4')}"),
+        heading("1"),
+        code(f"{FAIL.format('1')}\n{PASS.format('1')}"),
+        heading("2"),
+        code(PASS.format("2")),
+        code(f"{FAIL.format('2')}\n1 / 0"),
+        heading("3"),
+        stale("1", "3"),
+        heading("4"),
+        code(f"answer = missing\n{PASS.format('4')}"),
         code("1 / 0"),
-        heading("1.5"),
-        code(PASS.format("1.5"), "hide-cell", "solution"),
-        heading("1.10"),
-        code(f"import os\nassert os.path.samefile('.', {str(tmp_path)!r})\n{PASS.format('1.10')}"),
-        code(PASS.format("9.9")),
-        heading("1.11"),
+        heading("5"),
+        code(PASS.format("5"), "hide-cell", "solution"),
+        heading("10"),
+        code(f"import os\nassert os.path.samefile('.', {str(tmp_path)!r})\n{PASS.format('10')}"),
+        code(PASS.format("99")),
+        heading("11"),
         text("## Summary"),
         code("1 / 0"),
     )
@@ -88,13 +88,13 @@ def test_each_exercise_gets_its_last_verdict(tmp_path, run):
     status, printed = run(path)
     assert printed.out.splitlines() == [
         str(path),
-        "  1.1  passed",
-        "  1.2  not yet: counts the queries",
-        "  1.3  not attempted",
-        "  1.4  not attempted: NameError: name 'missing' is not defined",
-        "  1.5  not attempted",
-        "  1.10  passed",
-        "  1.11  not attempted",
+        "  1  passed",
+        "  2  not yet: counts the queries",
+        "  3  not attempted",
+        "  4  not attempted: NameError: name 'missing' is not defined",
+        "  5  not attempted",
+        "  10  passed",
+        "  11  not attempted",
         "  2 of 7 passed",
     ]
     assert status == 1
@@ -104,16 +104,16 @@ def test_each_exercise_gets_its_last_verdict(tmp_path, run):
 
 def test_the_verdicts_are_those_of_the_real_checks(tmp_path):
     cost = code("exercise.cost.check(lambda curve: curve['true answers'].mean())")
-    path = save(tmp_path / "student.ipynb", heading("1.2"), code(COPIED), heading("1.4"), cost)
+    path = save(tmp_path / "student.ipynb", heading("2"), code(COPIED), heading("4"), cost)
     assert grade(path) == {
-        "1.2": None,
-        "1.4": "not yet: on two numbers of shots and three cases the answer is a number, expected a tensor",
+        "2": None,
+        "4": "not yet: on two numbers of shots and three cases the answer is a number, expected a tensor",
     }
 
 
 def test_only_passing_everything_ends_well(tmp_path, run):
-    good = save(tmp_path / "good.ipynb", heading("1.1"), code(PASS.format("1.1")))
-    bad = save(tmp_path / "bad.ipynb", heading("1.1"), code("1"))
+    good = save(tmp_path / "good.ipynb", heading("1"), code(PASS.format("1")))
+    bad = save(tmp_path / "bad.ipynb", heading("1"), code("1"))
     assert run(good)[0] == 0
     assert run(bad, good)[0] == 1
     (tmp_path / "text.ipynb").write_text("no notebook")
@@ -125,15 +125,15 @@ def test_only_passing_everything_ends_well(tmp_path, run):
 
 def test_a_kernel_that_dies_keeps_what_was_checked_before(tmp_path):
     end = code("import os\nos._exit(1)")
-    cells = [heading("1.1"), code(PASS.format("1.1")), end, heading("1.2"), stale(PASS.format("1.2"), "1.2")]
-    assert grade(save(tmp_path / "student.ipynb", *cells)) == {"1.1": None, "1.2": "not attempted"}
+    cells = [heading("1"), code(PASS.format("1")), end, heading("2"), stale(PASS.format("2"), "2")]
+    assert grade(save(tmp_path / "student.ipynb", *cells)) == {"1": None, "2": "not attempted"}
 
 
 def test_a_cell_that_never_ends_is_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(grade_module, "_SECONDS", 1)
-    cells = [heading("1.1"), code("while True: pass"), heading("1.2"), code(PASS.format("1.2"))]
+    cells = [heading("1"), code("while True: pass"), heading("2"), code(PASS.format("2"))]
     verdicts = grade(save(tmp_path / "student.ipynb", *cells))
-    assert verdicts == {"1.1": "not attempted: KeyboardInterrupt", "1.2": None}
+    assert verdicts == {"1": "not attempted: KeyboardInterrupt", "2": None}
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path, content):
 
 
 def test_a_notebook_without_exercises_and_a_missing_one_are_named(tmp_path, run):
-    path = save(tmp_path / "student.ipynb", text("## Exercises"), code(PASS.format("1.1")))
+    path = save(tmp_path / "student.ipynb", text("## Exercises"), code(PASS.format("1")))
     status, printed = run(path, tmp_path / "missing.ipynb")
     assert status == 2
-    assert "student.ipynb has no headings '### Exercise 1.2 · …'" in printed.err
+    assert "student.ipynb has no headings '### Exercise 2 · …'" in printed.err
     assert "missing.ipynb" in printed.err
