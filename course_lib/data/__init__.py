@@ -1,1 +1,1 @@
-"""Data: the tasks of chapter 08 and labelled texts."""
+"""Data: tasks of words and labelled texts."""

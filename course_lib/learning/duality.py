@@ -1,4 +1,4 @@
-"""Chapter 07: attention over examples as a step of gradient descent, and where the likeness ends.
+"""The dual form: attention over examples as a step of gradient descent, and where the likeness ends.
 
 Without softmax, attention over examples adds to a linear map what one step of gradient descent would add
 (Irie et al. 2022; Dai et al. 2023). With weights that can be written down, one layer does one step of least

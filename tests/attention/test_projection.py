@@ -1,4 +1,4 @@
-"""Chapter 02's functions: identities, known answers, and what the language model's heads compare."""
+"""Attention as projection: identities, known answers, and what the language model's heads compare."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Chapter 03's functions: bounds, kernel regression, tables, and how sharply heads attend."""
+"""Attention as smoothing: bounds, kernel regression, tables, and how sharply heads attend."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Chapter 01's functions: prompts, scores, cases and intervals."""
+"""Demonstrations: prompts, scores, cases and intervals."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Chapter 04: the posterior a predictive implies, answers in prompts, and a reader with two hypotheses."""
+"""Latent concepts: the posterior a predictive implies, answers in prompts, and a reader with two hypotheses."""
 
 import math
 import random

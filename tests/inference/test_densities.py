@@ -1,4 +1,4 @@
-"""Chapter 05: prompts, names, foreign points, and readers whose answers are known."""
+"""Densities in context: prompts, names, foreign points, and readers whose answers are known."""
 
 import pytest
 import torch

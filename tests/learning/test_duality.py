@@ -1,4 +1,4 @@
-"""Chapter 07: identities of the dual form, constructed layers, and closed forms held against sampling."""
+"""The dual form: identities, constructed layers, and closed forms held against sampling."""
 
 import pytest
 import torch

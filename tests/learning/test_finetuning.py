@@ -1,4 +1,4 @@
-"""Chapter 07: fine-tuning that leaves the model as it was, and likenesses of known value."""
+"""Fine-tuning that leaves the model as it was, and likenesses of known value."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Chapter 06: functions, prompts, algorithms with known answers, and a transformer that reads vectors."""
+"""Functions in context: draws, prompts, algorithms with known answers, a transformer that reads vectors."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Chapter 08's functions: reading and writing task vectors, the protocol, intervals, distances."""
+"""Task vectors: reading and writing task vectors, the protocol, intervals, distances."""
 
 import math
 

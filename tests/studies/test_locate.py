@@ -1,4 +1,4 @@
-"""The stored table of chapter 10: its rows, its command, and a sample measured again."""
+"""The stored table of locate and project: its rows, its command, and a sample measured again."""
 
 import json
 

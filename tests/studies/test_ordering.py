@@ -1,4 +1,4 @@
-"""The stored table of chapter 12: its rows and its command."""
+"""The stored table of ordering demonstrations: its rows and its command."""
 
 import json
 

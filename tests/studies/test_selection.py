@@ -1,4 +1,4 @@
-"""The stored table of chapter 11: its rows, its command, and a sample measured again."""
+"""The stored table of choosing demonstrations: its rows, its command, and a sample measured again."""
 
 import json
 
