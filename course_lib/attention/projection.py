@@ -1,7 +1,7 @@
-"""Chapter 02: attention as projection.
+"""Attention as projection.
 
 Attention returns an average of values, a point of their convex hull. Is it the point nearest to the query?
-The projection itself is in `hull`, the ways to attend in `attention`; here they are put to use.
+The projection itself is in `readouts.hull`, the ways to attend in `readouts`; here they are put to use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import nnls
 from torch import nn
 
-from course_lib.readouts.averages import Readout, onto_simplex
+from course_lib.readouts import Readout, onto_simplex
 
 # What softmax solves
 

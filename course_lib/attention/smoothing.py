@@ -1,4 +1,4 @@
-"""Chapter 03: attention as smoothing.
+"""Attention as smoothing.
 
 With α = softmax(c z) attention is a kernel smoother: the answer to a query is an average of the answers of
 the demonstrations, the nearer ones weighing more. The inverse temperature c says how much more.
@@ -12,15 +12,12 @@ from math import inf
 
 import numpy as np
 import torch
-from scipy import stats
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from course_lib import lm
-from course_lib.fewshot.demonstrations import mean_interval
-from course_lib.readouts import averages as attention
-from course_lib.readouts.averages import Readout, distance_softmax
+from course_lib import lm, readouts
+from course_lib.readouts import Readout, distance_softmax
 
 TABLES = {"digits": datasets.load_digits, "wine": datasets.load_wine, "diabetes": datasets.load_diabetes}
 
@@ -96,7 +93,7 @@ def predict(
     """The queries attend to the demonstrations: classification or regression without any training.
 
     Returns probabilities (m, classes) or numbers (m, 1), and weights (m, n); for readouts and their settings,
-    such as c, see `course_lib.readouts.averages`, which also raises a ValueError for shapes that do not fit.
+    such as c, see `course_lib.readouts`, which also raises a ValueError for shapes that do not fit.
     """
     return readout(table.queries, table.keys, table.values, **settings)
 
@@ -125,32 +122,6 @@ def choose(table: Table, grid: list[float], readout: Readout = distance_softmax,
         raise ValueError(f"grid is empty: expected at least one {name}")
     outputs = {value: leave_one_out(table, readout, **{name: value}) for value in grid}
     return max(grid, key=lambda value: row_scores(outputs[value], table.values).mean())
-
-
-def k_nearest(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    *,
-    k: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A readout to compare with: the k nearest keys have the weight 1/k each (Cover & Hart 1967)."""
-    most = keys.shape[-2] if mask is None else int(mask.sum(-1).min())
-    if not 1 <= k <= most:
-        raise ValueError(f"k={k}: expected 1 to {most} keys")
-    distances = torch.cdist(queries, keys, compute_mode="donot_use_mm_for_euclid_dist")
-    distances = distances if mask is None else distances.masked_fill(~mask, inf)
-    alpha = torch.zeros_like(distances).scatter(-1, distances.topk(k, largest=False).indices, 1 / k)
-    return alpha @ values, alpha
-
-
-def interval(scores: torch.Tensor) -> tuple[float, float, float]:
-    """Mean of row scores with its 95 % interval: Wilson's (1927) for zeros and ones, else Student's."""
-    if not ((scores == 0) | (scores == 1)).all():
-        return mean_interval(scores)
-    low, high = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(0.95, method="wilson")
-    return scores.mean().item(), low, high
 
 
 def bias_variance(table: Table, c: float, size: int = 40, draws: int = 200) -> tuple[float, float]:
@@ -219,6 +190,6 @@ def tempered(model: lm.LanguageModel, factor: float) -> list[lm.Attend]:
         raise ValueError(f"factor={factor}: expected a finite number that is not negative")
 
     def readout(queries: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return attention.softmax(queries, *rest, c=factor * queries.shape[-1] ** -0.5)
+        return readouts.softmax(queries, *rest, c=factor * queries.shape[-1] ** -0.5)
 
     return [lm.Attend(layer, readout) for layer in range(model.n_layers)]

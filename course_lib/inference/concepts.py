@@ -1,4 +1,4 @@
-"""Chapter 04: in-context learning as inference of a latent concept (Xie et al. 2021).
+"""In-context learning as inference of a latent concept (Xie et al. 2021).
 
 Pretraining draws a concept, then a document given the concept. Here a concept is the transition structure of
 a Markov chain or of a hidden Markov model, so p(concept | prompt) and the predictive are known exactly, and a
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from course_lib import lm
 from course_lib.data import texts
-from course_lib.fewshot.demonstrations import Format, Pair, score
+from course_lib.fewshot import Case, Format, Pair, prompts_and_answers, score
 from course_lib.readouts import hull
 from course_lib.scratch.recipe import Recipe
 from course_lib.scratch.training import Plan
@@ -103,14 +103,6 @@ class Item(NamedTuple):
     b: str
 
 
-@dataclass(frozen=True)
-class Run:
-    """Demonstrations in order, and queries to be asked after each number of them."""
-
-    demonstrations: Sequence[Pair]
-    queries: Sequence[Item]
-
-
 def letters(generator: random.Random, ambiguous: bool) -> Item:
     """A list of three to five letters. A: its first; B: its last. They are the same if it is ambiguous."""
     drawn = generator.sample(string.ascii_lowercase, generator.randint(3, 5))
@@ -127,20 +119,22 @@ def sentence(generator: random.Random, ambiguous: bool) -> Item:
     return Item(drawn.text, drawn.sentiment.capitalize(), drawn.topic.capitalize())
 
 
-def draw_runs(
+def draw_cases(
     item: Callable[[random.Random, bool], Item],
     pattern: str,
     n: int,
     n_queries: int,
     seed: int,
     avoid: Container[str] = (),
-) -> list[Run]:
-    """Runs of demonstrations by a pattern such as "??AAB": ambiguous ones, then two of A, then one of B.
+) -> list[Case]:
+    """Cases with demonstrations by a pattern such as "??AAB": ambiguous ones, then two of A, then one of B.
+
+    Each query stands twice, with its answer in task A and with its answer in task B.
 
     Args:
         item: `letters` or `sentence`.
         pattern: of "A", "B", "?" for an ambiguous query, and "x" for the answer to some other query.
-        n: runs.
+        n: cases.
         n_queries: of each, which are never ambiguous and not among the demonstrations.
         seed: another seed draws others; patterns of one length get the same queries.
         avoid: queries that must not occur.
@@ -150,7 +144,7 @@ def draw_runs(
     """
     if set(pattern) - set("AB?x"):
         raise ValueError(f"pattern={pattern!r}: expected letters A, B, ? and x")
-    generator, runs = random.Random(seed), []
+    generator, cases = random.Random(seed), []
     for _ in range(n):
         distinct: dict[str, Item] = {}
         while len(distinct) < len(pattern) + n_queries:
@@ -163,45 +157,40 @@ def draw_runs(
             (i.x, {"B": i.b, "x": item(generator, False).a}.get(task, i.a))
             for i, task in zip(items[n_queries:], pattern, strict=True)
         ]
-        runs.append(Run(shown, items[:n_queries]))
-    return runs
+        cases.append(Case(shown, [(i.x, y) for i in items[:n_queries] for y in (i.a, i.b)]))
+    return cases
 
 
 def clear_demonstrations(item: Callable[[random.Random, bool], Item], seed: int) -> list[Sequence[Pair]]:
     """Six demonstrations of A, and the same queries as demonstrations of B."""
-    return [draw_runs(item, task * 6, n=1, n_queries=1, seed=seed)[0].demonstrations for task in "AB"]
+    return [draw_cases(item, task * 6, n=1, n_queries=1, seed=seed)[0].demonstrations for task in "AB"]
 
 
-def exchanged(runs: Sequence[Run]) -> list[Run]:
+def halves_exchanged(cases: Sequence[Case]) -> list[Case]:
     """The same demonstrations, the second half of them first."""
-    half = len(runs[0].demonstrations) // 2
-    return [replace(r, demonstrations=[*r.demonstrations[half:], *r.demonstrations[:half]]) for r in runs]
+    half = len(cases[0].demonstrations) // 2
+    return [replace(c, demonstrations=[*c.demonstrations[half:], *c.demonstrations[:half]]) for c in cases]
 
 
-def answer_log_probs(model: lm.LanguageModel, format: Format, runs: Sequence[Run]) -> torch.Tensor:
+def answer_log_probs(model: lm.LanguageModel, format: Format, cases: Sequence[Case]) -> torch.Tensor:
     """How likely the model finds the answers of task A and of task B.
 
     Args:
         model: a language model.
         format: how prompts are written.
-        runs: N runs of n demonstrations and Q queries.
+        cases: N cases of n demonstrations and Q queries, made by `draw_cases`.
 
     Returns:
         (N, n + 1, Q, 2) log p(answer | the first 0 … n demonstrations, query), over the answer's tokens.
     """
-    asked = [
-        format.tokens(model, run.demonstrations[:n], item.x, y)
-        for run in runs
-        for n in range(len(run.demonstrations) + 1)
-        for item in run.queries
-        for y in (item.a, item.b)
-    ]
-    log_p, _ = score(model, [prompt for prompt, _ in asked], [answer for _, answer in asked])
-    return log_p.view(len(runs), -1, len(runs[0].queries), 2)
+    shots = range(len(cases[0].demonstrations) + 1)
+    prompts, answers = prompts_and_answers(model, format, cases, shots)
+    both = list(zip(answers[::2], answers[1::2], strict=True))
+    return score(model, prompts[::2], both).log_p.view(len(shots), len(cases), -1, 2).transpose(0, 1)
 
 
 def two_hypotheses(
-    model: lm.LanguageModel, format: Format, runs: Sequence[Run], references: Sequence[Sequence[Pair]]
+    model: lm.LanguageModel, format: Format, cases: Sequence[Case], references: Sequence[Sequence[Pair]]
 ) -> torch.Tensor:
     """What `answer_log_probs` were if the model weighed two tasks by Bayes' rule; nothing in it is fitted.
 
@@ -212,23 +201,21 @@ def two_hypotheses(
     Args:
         model: a language model.
         format: how prompts are written.
-        runs: N runs of n demonstrations and Q queries.
+        cases: N cases of n demonstrations and Q queries, made by `draw_cases`.
         references: clear demonstrations of A, and of B.
 
     Returns:
         (N, n + 1, Q, 2), as `answer_log_probs`.
     """
-    pairs = [
-        *[pair for run in runs for pair in run.demonstrations],
-        *[(item.x, y) for run in runs for item in run.queries for y in (item.a, item.b)],
-    ]
-    asked = [format.tokens(model, shown, x, y) for shown in references for x, y in pairs]
-    log_p, _ = score(model, [prompt for prompt, _ in asked], [answer for _, answer in asked])
-    n, Q = len(runs[0].demonstrations), len(runs[0].queries)
-    seen, answer = log_p.view(2, -1).split([len(runs) * n, len(runs) * Q * 2], 1)
-    log_evidence = nn.functional.pad(seen.view(2, len(runs), n).cumsum(-1), (1, 0))  # (task, N, n + 1)
+    pairs = [pair for part in ("demonstrations", "queries") for case in cases for pair in getattr(case, part)]
+    clear = [Case(shown, pairs) for shown in references]
+    prompts, answers = prompts_and_answers(model, format, clear, [len(references[0])])
+    log_p = score(model, prompts, [[answer] for answer in answers]).log_p
+    N, n, Q = len(cases), len(cases[0].demonstrations), len(cases[0].queries) // 2
+    seen, answer = log_p.view(2, -1).split([N * n, N * Q * 2], 1)
+    log_evidence = nn.functional.pad(seen.view(2, N, n).cumsum(-1), (1, 0))  # (task, N, n + 1)
     log_posterior = log_evidence.log_softmax(0)
-    each = log_posterior[..., None, None] + answer.view(2, len(runs), 1, Q, 2)  # (task, N, n + 1, Q, 2)
+    each = log_posterior[..., None, None] + answer.view(2, N, 1, Q, 2)  # (task, N, n + 1, Q, 2)
     return each.logsumexp(0)
 
 

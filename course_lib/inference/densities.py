@@ -1,7 +1,7 @@
-"""Chapter 05: pretrained on points of many densities, does a model locate one, or reshape it?
+"""Pretrained on points of many densities, does a model locate one, or reshape it?
 
-Four experiments on models that were pretrained on the documents of `course_lib.synthetic.distributions`, each beside
-exact Bayes.
+Four experiments on models that were pretrained on the documents of `synthetic.distributions`, each
+beside exact Bayes.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def predict(model: Transformer, tokens: torch.Tensor) -> tuple[torch.Tensor, tor
     return density.log_softmax(-1), family.log_softmax(-1)
 
 
-def ask(model: Transformer, prompts: Prompts, names: torch.Tensor | None = None) -> Answer:
+def model_answers(model: Transformer, prompts: Prompts, names: torch.Tensor | None = None) -> Answer:
     """A model's answers: the family after x0; P after x0, or after x0 and its name if the points have names.
 
     Args:
@@ -163,13 +163,13 @@ def ask(model: Transformer, prompts: Prompts, names: torch.Tensor | None = None)
     return Answer(log_density.exp() @ centres(), log_family.exp())
 
 
-def ask_bayes(
+def bayes_answers(
     bayes: Bayes,
     prompts: Prompts,
     names: torch.Tensor | None = None,
     shares: tuple[float, ...] = (0.001,),
 ) -> Answer:
-    """Exact answers to the questions of `ask`.
+    """Exact answers to the questions of `model_answers`.
 
     Args:
         bayes: the reader.

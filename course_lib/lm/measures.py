@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from course_lib.lm.actions import Attend, Read, Write, checked_prompts
 from course_lib.lm.forward import forward
 from course_lib.lm.model import LanguageModel
-from course_lib.readouts.averages import softmax
+from course_lib.readouts import softmax
 
 
 def token_losses(
@@ -50,7 +50,7 @@ def queries_and_keys(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the heads of some layers compare: queries and keys (layers, n_heads, T, head_dim) of one prompt.
 
-    Queries are scaled so that the model's attention is `attention.softmax` at its default temperature, under
+    Queries are scaled so that the model's attention is `readouts.softmax` at its default temperature, under
     the causal mask and, where a layer has one, its window.
     """
     queries, keys, _ = _attended(model, prompt, layers)

@@ -28,6 +28,8 @@ class LanguageModel:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    revision: str | None = None  # that was asked for: a branch, a tag or a commit of the hub
+    commit: str | None = None  # of the hub, from which the files are; None for a folder and packaged weights
 
     @property
     def device(self) -> torch.device:
@@ -79,8 +81,9 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
     accept_licence: bool = False,
+    revision: str | None = None,
 ) -> LanguageModel:
-    """Load a language model for inference; no global state is changed.
+    """Load a language model for inference; no global state is changed and no code of the model is run.
 
     Args:
         name: "smollm2-135m" or "gemma3-270m" (their weights come in Python packages), or whatever
@@ -88,25 +91,30 @@ def load(
         device: where the weights go; CUDA if there is one, else the CPU.
         dtype: floating-point type of the weights.
         accept_licence: that you accept the terms of the packaged weights; "gemma3-270m" needs it.
+        revision: the branch, tag or commit of a model of the hub; its main branch if not given.
 
     Raises:
         FileNotFoundError: packaged weights are neither installed nor cached and cannot be downloaded.
-        ValueError: `device` or `dtype` cannot be used, the terms of packaged weights are not accepted, or
-            transformers cannot load a whole causal language model under that name.
+        ValueError: `device` or `dtype` cannot be used, the terms of packaged weights are not accepted, a
+            `revision` is asked of packaged weights or of a folder, or transformers cannot load a whole causal
+            language model under that name.
     """
     name = os.fspath(name)
     device = _usable(device)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype={dtype!r}: expected a floating-point torch.dtype")
-    if name in weights.PACKAGES:
-        return _from_pretrained(name, str(weights.prepare(name, accept_licence)), device, dtype)
+    packaged = name in weights.PACKAGES
+    if revision is not None and (packaged or os.path.isdir(name)):
+        raise ValueError(f"revision={revision!r}: {name} is not on the hub; only its models have revisions")
+    if packaged:
+        return _from_pretrained(name, str(weights.prepare(name, accept_licence)), device, dtype, None)
     try:
-        return _from_pretrained(name, name, device, dtype)
+        return _from_pretrained(name, name, device, dtype, revision)
     except Exception as error:
         near = difflib.get_close_matches(name.lower(), weights.PACKAGES, n=1)
         hint = f"\nDid you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"name={name!r} is not packaged with the course ({', '.join(weights.PACKAGES)}), and "
+            f"name={name!r}{(revision and f' (revision {revision!r})') or ''} is not packaged with the course ({', '.join(weights.PACKAGES)}), and "
             f"transformers could not load it as a local folder or a hub id: {error}{hint}"
         ) from error
 
@@ -128,23 +136,30 @@ def _usable(device: torch.device | str | None) -> torch.device:
         raise ValueError(f"device={device!r}: expected a device of this machine; {error}") from error
 
 
-def _from_pretrained(name: str, source: str, device: torch.device, dtype: torch.dtype) -> LanguageModel:
-    where = {"pretrained_model_name_or_path": source, "local_files_only": not _on_hub(source)}
+def _from_pretrained(
+    name: str, source: str, device: torch.device, dtype: torch.dtype, revision: str | None
+) -> LanguageModel:
+    where = {
+        "pretrained_model_name_or_path": source,
+        "revision": revision,
+        "local_files_only": not _on_hub(source, revision),
+        "trust_remote_code": False,
+    }
     model, report = AutoModelForCausalLM.from_pretrained(
         **where, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
     if report["missing_keys"]:  # transformers fills them with random numbers
         raise ValueError(f"its files lack the weights {', '.join(sorted(report['missing_keys']))}")
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    return LanguageModel(name, model.to(device).eval(), tokenizer)
+    return LanguageModel(name, model.to(device).eval(), tokenizer, revision, model.config._commit_hash)
 
 
-def _on_hub(source: str) -> bool:
+def _on_hub(source: str, revision: str | None) -> bool:
     """Whether to ask the hub: not for a folder, nor without a network (transformers retries for a minute)."""
     if os.path.isdir(source):
         return False
     try:
-        get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=10)
+        get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision), timeout=10)
     except HfHubHTTPError:  # it answered: let transformers say what is wrong
         return True
     except Exception:  # no connection, or no possible name

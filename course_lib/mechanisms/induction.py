@@ -1,4 +1,4 @@
-"""Chapter 09: induction heads, which look up when the present token came before and copy what followed.
+"""Induction heads, which look up when the present token came before and copy what followed.
 
 Olsson et al. (2022), "In-context Learning and Induction Heads": [… A B … A] → B. It takes two heads. The one
 in the lower layer writes into each position what came before it; the one above looks for the position whose
@@ -7,55 +7,14 @@ predecessor is the present token, and copies the token that it finds there.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from course_lib import lm
-from course_lib.readouts import averages as attention
-from course_lib.scratch.training import Draw
+from course_lib import readouts
 from course_lib.scratch.transformer import Transformer
-
-# Sequences that can only be predicted from themselves
-
-
-def copies(V: int = 32, length: int = 48, segment: int = 16, distance: int | None = None) -> Draw:
-    """Draws random tokens in which one segment comes a second time.
-
-    Args:
-        V: tokens.
-        length: of a sequence, at least two segments.
-        segment: tokens that are repeated.
-        distance: from the first time to the second; by default all that fit are equally likely.
-
-    Raises:
-        ValueError: the segment does not fit in twice, at that distance.
-    """
-    shortest, longest = (segment, length - segment) if distance is None else (distance, distance)
-    if not segment <= shortest <= longest <= length - segment:
-        raise ValueError(
-            f"segment={segment}, distance={distance}: expected two segments that fit into {length} tokens"
-        )
-
-    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
-        tokens = torch.randint(V, (n, length), generator=generator)
-        distance = torch.randint(shortest, longest + 1, (n, 1), generator=generator)
-        first = torch.rand(n, 1, generator=generator) * (length - segment + 1 - distance)
-        source = first.long() + torch.arange(segment)  # (n, segment)
-        return tokens.scatter(1, source + distance, tokens.gather(1, source))
-
-    return draw
-
-
-def repeated_pairs(tokens: torch.Tensor) -> torch.Tensor:
-    """(N, T) whether a token and the one before it stood next to each other before."""
-    same = tokens[:, :, None] == tokens[:, None, :]
-    pair = functional.pad(same[:, 1:, 1:] & same[:, :-1, :-1], (1, 0, 1, 0))  # (N, T, T)
-    return pair.tril(-1).any(-1)
 
 
 class Smeared(nn.Module):
@@ -71,63 +30,10 @@ class Smeared(nn.Module):
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `attention.softmax`, on (B, heads, T, d)."""
+        """As `readouts.softmax`, on (B, heads, T, d)."""
         own = self.share.sigmoid()
         before = functional.pad(k, (0, 0, 1, 0))[..., :-1, :]
-        return attention.softmax(q, own * k + (1 - own) * before, v, mask)
-
-
-# What a head attends to and what it writes
-
-
-def previous_token(alpha: torch.Tensor) -> torch.Tensor:
-    """Previous-token score: mean attention to the position in front.
-
-    Args:
-        alpha: (N, layers, heads, T, T) attention weights.
-
-    Returns:
-        (layers, heads), over all positions that have one in front.
-    """
-    return alpha.diagonal(-1, -2, -1).mean((0, -1))
-
-
-def prefix_matching(
-    alpha: torch.Tensor, tokens: torch.Tensor, where: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Prefix-matching score: mean attention to the tokens that followed the present token before.
-
-    Args:
-        alpha: (N, layers, heads, T, T) attention weights.
-        tokens: (N, T).
-        where: (N, T) positions to average over; by default all whose token came before.
-
-    Returns:
-        (layers, heads). A head that spreads its attention evenly scores the share of such tokens.
-    """
-    follows = functional.pad((tokens[:, :, None] == tokens[:, None, :])[:, :, :-1], (1, 0)).tril()
-    where = follows.any(-1) if where is None else where
-    mass = (alpha * follows[:, None, None]).sum(-1)  # (N, layers, heads, T)
-    return torch.einsum("nlht,nt->lh", mass, where.to(mass)) / where.sum()
-
-
-def copying(alpha: torch.Tensor, raised: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Copying score: does a head raise the logits of the tokens that it attends to?
-
-    For each position, the correlation over tokens of the vocabulary between the attention that goes to a
-    token and how much the head's output raises its logit.
-
-    Args:
-        alpha: (N, layers, heads, T, T) attention weights.
-        raised: (N, layers, heads, T, V) what the head adds to the logit of each token.
-        tokens: (N, T) of a vocabulary of V.
-
-    Returns:
-        (layers, heads) between −1 and 1, the means over positions; 0 if the two have nothing in common.
-    """
-    attended = alpha @ functional.one_hot(tokens, raised.shape[-1]).to(alpha)[:, None, None]  # (…, T, V)
-    pair = [x - x.mean(-1, keepdim=True) for x in (attended, raised)]
-    return functional.cosine_similarity(*pair, dim=-1)[..., 1:].mean((0, -1))
+        return readouts.softmax(q, own * k + (1 - own) * before, v, mask)
 
 
 def composition(reads: torch.Tensor, writes: torch.Tensor) -> torch.Tensor:
@@ -184,55 +90,3 @@ def key_composition(model: Transformer) -> torch.Tensor:
     query, key, _ = split(second, model.blocks[1].norm_attention.weight)
     out = first.out.weight.unflatten(1, (heads, -1)).transpose(0, 1)  # (heads, d, d / heads)
     return composition((query.mT @ key)[None], (out @ value)[:, None])
-
-
-# The heads of a real model
-
-
-def repeated(model: lm.LanguageModel, n: int = 8, length: int = 50, seed: int = 0) -> list[list[int]]:
-    """Prompts in which different random tokens come twice: document start, t₁ … t_m, t₁ … t_m.
-
-    Args:
-        model: whose vocabulary they are drawn from, without its special tokens.
-        n: how many prompts.
-        length: m.
-        seed: another seed draws others.
-    """
-    special = set(model.tokenizer.all_special_ids)
-    vocabulary = [token for token in range(len(model.tokenizer)) if token not in special]
-    generator = random.Random(seed)
-    drawn = [generator.sample(vocabulary, length) for _ in range(n)]
-    return [[*model.document_start, *tokens, *tokens] for tokens in drawn]
-
-
-class Scores(NamedTuple):
-    """What each head (layers, heads) does on repeated random tokens."""
-
-    previous: torch.Tensor  # previous-token score
-    prefix: torch.Tensor  # prefix-matching score on the second half
-    copying: torch.Tensor  # copying score
-
-
-def head_scores(
-    model: lm.LanguageModel, prompts: Sequence[Sequence[int]], write: Sequence[lm.Write] = ()
-) -> Scores:
-    """Scores of all heads on the prompts of `repeated`, while some activations are overwritten."""
-    layers, length = range(model.n_layers), len(prompts[0])
-    start = len(model.document_start)
-    m = (length - start) // 2
-    read = lm.Read(heads=layers, attention=layers, positions=range(length))
-    out = lm.forward(model, prompts, read, write)
-    alpha = out.attention.transpose(2, 3)  # (N, layers, heads, T, T)
-    tokens = torch.tensor(prompts, device=model.device)
-    towards = lm.unembedding(model)[tokens[:, start : start + m]]  # (N, m, d)
-    through = torch.einsum("lhkd,nvd->nlhkv", lm.output_projections(model), towards)
-    raised = torch.einsum("nlthk,nlhkv->nlhtv", out.heads, through)
-    places = torch.arange(m, device=model.device).repeat(
-        len(prompts), 2
-    )  # which token, for all but the start
-    second = torch.arange(length, device=model.device).expand(tokens.shape) >= start + m
-    return Scores(
-        previous_token(alpha),
-        prefix_matching(alpha, tokens, second),
-        copying(alpha[..., start:, start:], raised[..., start:, :], places),
-    )

@@ -1,25 +1,67 @@
-"""Chapter 12: in which order to show demonstrations.
+"""In which order to show demonstrations.
 
-The same k demonstrations have k! orders (`demonstrations.orders`). All are asked at once: prompts share their
+The same k demonstrations have k! orders (`fewshot.orders`). All are asked at once: prompts share their
 beginnings, and the engine reads what they share only once. What is measured of an order needs only its
 log-probabilities of the labels, (orders, queries, labels).
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import one_hot
 
 from course_lib import lm
-from course_lib.fewshot.demonstrations import Case, Format, label_log_probs
-from course_lib.prompting.by_model import write
+from course_lib.data import texts
+from course_lib.fewshot import TWO_LABELS, Case, Format, Pair, label_log_probs, short_texts
+
+
+class Plan(NamedTuple):
+    """Sets of demonstrations with as many of each label, which are shown in all orders."""
+
+    task: str  # "sentiment" or "topic"
+    labels: Sequence[str]
+    shots: int  # of each label
+    sets: int
+    queries: int  # of each set
+
+
+PLANS = {
+    "sentiment": Plan("sentiment", TWO_LABELS["sentiment"], 2, 8, 40),
+    "two topics": Plan("topic", TWO_LABELS["topic"], 2, 8, 40),
+    "five topics": Plan("topic", texts.TOPICS, 1, 3, 20),
+}
+DEV = 20  # labelled examples to try an order on, as many of each label
+
+
+def draw_sets(plan: Plan, n_dev: int = DEV) -> list[tuple[Case, list[Pair]]]:
+    """Demonstrations, label by label, with their queries, and labelled examples to try orders on.
+
+    Args:
+        plan: what is wanted; queries of different sets differ.
+        n_dev: labelled examples of each set, as many of each label, which are neither shown nor asked.
+    """
+    task = short_texts(plan.task, 1000).only(plan.labels)
+    generator = random.Random(0)
+    asked = generator.sample(task.queries, plan.sets * plan.queries)
+    drawn = []
+    for i in range(plan.sets):
+        shown, dev = [], []
+        for label in plan.labels:
+            own = [pair for pair in task.pool if pair[1] == label]
+            own = generator.sample(own, plan.shots + n_dev // len(plan.labels))
+            shown, dev = shown + own[: plan.shots], dev + own[plan.shots :]
+        drawn.append((Case(shown, asked[i * plan.queries : (i + 1) * plan.queries]), dev))
+    return drawn
+
 
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs that say nothing (Zhao et al. 2021)
 
 
-def ask(
+def order_scores(
     model: lm.LanguageModel, format: Format, cases: Sequence[Case], labels: Sequence[str]
 ) -> torch.Tensor:
     """(C, Q, labels) log p of each label among the labels, for C cases with as many demonstrations each."""
@@ -27,7 +69,7 @@ def ask(
     return label_log_probs(model, format, cases, [k], labels)[0].log_softmax(-1)
 
 
-def hits(log_p: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def right_answers(log_p: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """(…, Q) whether the most likely label is right, 0 or 1; `right` (Q,) are indices of labels."""
     return (log_p.argmax(-1) == right).float()
 
@@ -45,7 +87,7 @@ def agreement_by_place(answers: torch.Tensor, shown: torch.Tensor) -> torch.Tens
     return (answers[..., None] == shown[:, None]).double().mean((0, 1))
 
 
-def tilt(answers: torch.Tensor, right: torch.Tensor, labels: int) -> torch.Tensor:
+def answer_imbalance(answers: torch.Tensor, right: torch.Tensor, labels: int) -> torch.Tensor:
     """The share of answers that would have to change for each label to be answered as often as it is right.
 
     Args:
@@ -54,8 +96,8 @@ def tilt(answers: torch.Tensor, right: torch.Tensor, labels: int) -> torch.Tenso
         labels: number of labels.
 
     Returns:
-        (orders,) half the sum, over labels, of the differences of shares; at most 1 − tilt of the answers
-        can be right.
+        (orders,) half the sum, over labels, of the differences of shares; at most one minus this of the
+        answers can be right.
     """
     shares, wanted = (one_hot(given, labels).double().mean(-2) for given in (answers, right))
     return (shares - wanted).abs().sum(-1) / 2
@@ -118,11 +160,12 @@ def written_probes(
         Different texts, at most one for each order.
     """
     before = format.example.split("{x}")[0]
-    texts = []
+    written = []
     for i, case in enumerate(orders):
         shown = format.separator.join(format.example.format(x=x, y=y) for x, y in case.demonstrations)
-        texts += write(model, f"{format.instruction}{shown}{format.separator}{before.rstrip()}", 1, seed + i)
-    return list(dict.fromkeys(texts))
+        opening = f"{format.instruction}{shown}{format.separator}{before.rstrip()}"
+        written += lm.sample_texts(model, opening, 1, seed + i)
+    return list(dict.fromkeys(written))
 
 
 def calibrate(log_p: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Chapter 11: which demonstrations to show.
+"""Which demonstrations to show.
 
 Every strategy takes queries and a pool and chooses k of the pool for each query. Texts are compared by their
-embeddings, unit vectors whose inner products are cosine similarities (`course_lib.lm.embeddings`). All are
+embeddings, unit vectors whose inner products are cosine similarities (`lm.embed`). All are
 batched over queries, on the device of their tensors, and never choose an item twice.
 """
 
@@ -15,7 +15,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn.functional import one_hot
 
-from course_lib.fewshot.demonstrations import Case, Pair
+from course_lib.fewshot import Case, Pair
 from course_lib.prompting import greedy
 
 
@@ -71,8 +71,8 @@ def farthest(queries: torch.Tensor, pool: torch.Tensor, k: int) -> Selection:
 def mmr(queries: torch.Tensor, pool: torch.Tensor, k: int, balance: float = 0.5) -> Selection:
     """Maximal marginal relevance (Carbonell & Goldstein 1998): alike to the query, unlike each other.
 
-    Chooses again and again the item with the largest λ S(q, qᵢ) − (1 − λ) max S(qᵢ, qⱼ), where j runs over
-    what has been chosen; nothing is subtracted from the first.
+    Chooses again and again the item with the largest λ sim(q, qᵢ) − (1 − λ) max sim(qᵢ, qⱼ), where j runs
+    over what has been chosen; nothing is subtracted from the first.
 
     Args:
         queries: (Q, d) unit vectors.
@@ -92,11 +92,11 @@ def mmr(queries: torch.Tensor, pool: torch.Tensor, k: int, balance: float = 0.5)
 
 
 def dpp(queries: torch.Tensor, pool: torch.Tensor, k: int, scale: float = 1.0) -> Selection:
-    """Greedy MAP of a determinantal point process: the set with a large det L, Lᵢⱼ = rᵢ S(qᵢ, qⱼ) rⱼ.
+    """Greedy MAP of a determinantal point process: the set with a large det L, Lᵢⱼ = rᵢ sim(qᵢ, qⱼ) rⱼ.
 
-    The quality of an item is rᵢ = exp(scale · S(q, qᵢ)). Each item chosen raises log det L by the score that
-    is returned; conditional variances are updated as in Chen et al. (2018). Copies of what has been chosen
-    have almost no volume of their own, and come last, the most relevant first.
+    The quality of an item is rᵢ = exp(scale · sim(q, qᵢ)). Each item chosen raises log det L by the score
+    that is returned; conditional variances are updated as in Chen et al. (2018). Copies of what has been
+    chosen have almost no volume of their own, and come last, the most relevant first.
 
     Args:
         queries: (Q, d) unit vectors.

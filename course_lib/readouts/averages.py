@@ -99,7 +99,7 @@ def uniform(
     return _read((scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1), values)
 
 
-def hull(
+def onto_hull(
     queries: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -116,7 +116,7 @@ def hull(
         values: (..., n, d_v).
         mask: (..., m, n), true where a query may use a key.
         scale: a number that the queries are multiplied with first.
-        max_support: at most so many weights that are not zero, see `hull.project`.
+        max_support: at most so many weights that are not zero, see `readouts.hull.project`.
 
     Returns:
         Outputs (..., m, d_v) and weights (..., m, n).
@@ -141,6 +141,24 @@ def hull(
     sets = zip(queries.flatten(0, -3), keys.flatten(0, -3), masks, strict=True)
     alpha = [project(q, k, mask=may, max_support=max_support).coordinates for q, k, may in sets]
     return _read(torch.stack(alpha).view(*lead, m, n), values)
+
+
+def k_nearest(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    k: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A readout to compare with: the k nearest keys have the weight 1/k each (Cover & Hart 1967)."""
+    most = keys.shape[-2] if mask is None else int(mask.sum(-1).min())
+    if not 1 <= k <= most:
+        raise ValueError(f"k={k}: expected 1 to {most} keys")
+    distances = torch.cdist(queries, keys, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = distances if mask is None else distances.masked_fill(~mask, torch.inf)
+    alpha = torch.zeros_like(distances).scatter(-1, distances.topk(k, largest=False).indices, 1 / k)
+    return alpha @ values, alpha
 
 
 def onto_simplex(z: torch.Tensor) -> torch.Tensor:

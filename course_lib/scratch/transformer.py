@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from course_lib.readouts import averages as attention
+from course_lib import readouts
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Attention(nn.Module):
     Of the last pass it keeps `alpha` (B, heads, T, T), the weights, and `mixed` (B, heads, T, d / heads).
     """
 
-    def __init__(self, config: Config, readout: attention.Readout) -> None:
+    def __init__(self, config: Config, readout: readouts.Readout) -> None:
         super().__init__()
         self.heads, self.readout, self.rotary = config.heads, readout, config.rotary
         self.queries_keys_values = nn.Linear(config.d, 3 * config.d)
@@ -70,7 +70,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then perhaps a network at each position; each adds to the residual stream."""
 
-    def __init__(self, config: Config, readout: attention.Readout) -> None:
+    def __init__(self, config: Config, readout: readouts.Readout) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(config.d)
         self.attention = Attention(config, readout)
@@ -92,13 +92,13 @@ class Transformer(nn.Module):
 
     Args:
         config: its shape.
-        readout: how its heads attend, see `course_lib.readouts.averages`.
+        readout: how its heads attend, see `course_lib.readouts`.
 
     Raises:
         ValueError: the heads do not divide the width, or are of odd width and rotary.
     """
 
-    def __init__(self, config: Config, readout: attention.Readout = attention.softmax) -> None:
+    def __init__(self, config: Config, readout: readouts.Readout = readouts.softmax) -> None:
         super().__init__()
         if config.d % config.heads:
             raise ValueError(f"d={config.d}: expected a multiple of heads={config.heads}")

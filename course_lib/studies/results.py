@@ -6,15 +6,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from course_lib.packages import versions, whole
+from course_lib.packages import whole
 
 FOLDER = files("course_lib.studies") / "stored"  # works from a checkout and from an installed wheel
-MEASURED_BY = ("torch", "transformers", "numpy", "course-lib")
 
 
 @dataclass(frozen=True)
@@ -22,9 +20,13 @@ class Results:
     """Rows of a table, and where they come from."""
 
     model: str
-    command: str
+    revision: str | None  # of the model, if one was asked for
+    commit: str | None  # of the weights, where a hub records one
+    command: str  # what to type to measure again
     date: str  # UTC
     versions: Mapping[str, str]
+    device: str
+    dtype: str
     settings: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
 
@@ -33,34 +35,16 @@ class Results:
         return [row for row in self.rows if all(row.get(key) == value for key, value in named.items())]
 
 
-def save(
-    path: str | os.PathLike[str],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    model: str,
-    command: str,
-    settings: Mapping[str, Any],
-) -> Results:
-    """Writes rows with today's date and the versions of what measured them; the file appears whole.
-
-    Args:
-        path: the JSON file to write; its folder is made.
-        rows: dictionaries of numbers, texts and lists of them.
-        model: name of the model that was measured.
-        command: what to type to measure again.
-        settings: what the measurement depends on.
-    """
-    date = f"{datetime.now(UTC):%Y-%m-%d}"
-    results = Results(model, command, date, versions(*MEASURED_BY), dict(settings), list(rows))
+def save(path: Path, results: Results) -> None:
+    """Writes results, a row a line; the file appears whole, and its folder is made."""
     about = {key: value for key, value in vars(results).items() if key != "rows"}
     head = json.dumps(about, indent=1, ensure_ascii=False)[:-2]
-    lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in results.rows)  # a row a line
-    with whole(Path(path)) as part:
+    lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in results.rows)
+    with whole(path) as part:
         part.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-    return results
 
 
-def load(name: str) -> Results:
+def load(name: str | os.PathLike[str]) -> Results:
     """The stored results of that name, or those in a file of your own that ends with ".json".
 
     Raises:

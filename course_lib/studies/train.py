@@ -1,9 +1,7 @@
-"""Trains a checkpoint that the book ships, or another like it.
+"""Trains a checkpoint that the book ships, or another like it: `python -m course_lib.studies.train NAME`.
 
-`python -m course_lib.studies.train NAME [--until STEP] [--out FOLDER]`; on several GPUs
-`accelerate launch -m course_lib.studies.train NAME`, on several processes without a GPU
-`ACCELERATE_USE_CPU=true torchrun --nproc_per_node=2 -m course_lib.studies.train NAME`. A run that was interrupted
-goes on where it was.
+With `accelerate launch -m …` on several GPUs, with `ACCELERATE_USE_CPU=true torchrun --nproc_per_node=2 -m …`
+on several processes without one. A run that was interrupted goes on where it was.
 """
 
 from __future__ import annotations

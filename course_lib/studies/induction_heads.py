@@ -1,4 +1,4 @@
-"""Chapter 09, second half: which in-context learning needs induction heads?
+"""Which in-context learning needs induction heads?
 
 Heads of a real model are silenced, a share of them at a time: those that match prefixes, those that look at
 the token in front, and as many drawn at random. What can the model no longer do?
@@ -6,19 +6,20 @@ the token in front, and as many drawn at random. What can the model no longer do
 
 from __future__ import annotations
 
-import argparse
 import random
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 
 from course_lib import lm
 from course_lib.data import tasks, texts
-from course_lib.fewshot.demonstrations import Format, Pair
-from course_lib.mechanisms.induction import head_scores, repeated
-from course_lib.studies import results
+from course_lib.fewshot import Format, Pair, score
+from course_lib.studies.study import Row, Study, Unit
+
+PROMPTS = 60  # of each kind
+SHARES, DRAWS = (0.01, 0.02, 0.05), 5  # of all heads; how often as many are drawn at random
 
 
 class Probe(NamedTuple):
@@ -26,10 +27,10 @@ class Probe(NamedTuple):
 
     name: str
     prompts: list[list[int]]
-    answers: torch.Tensor  # (N,) token ids
+    answers: list[int]  # the first token of each
 
 
-def probes(model: lm.LanguageModel, n: int = 60, shots: int = 8, seed: int = 0) -> list[Probe]:
+def probes(model: lm.LanguageModel, n: int = PROMPTS, shots: int = 8, seed: int = 0) -> list[Probe]:
     """Prompts whose answers can be copied from a demonstration, from the query, or not at all.
 
     `lookup` shows random pairs of words and asks for one of them again. `… shown` and `… not shown` are the
@@ -69,7 +70,7 @@ def probes(model: lm.LanguageModel, n: int = 60, shots: int = 8, seed: int = 0) 
     for name, draw in kinds.items():
         drawn = [draw(random.Random(f"{seed}, {i}")) for i in range(n)]
         both = [Format().tokens(model, shown, x, y) for *shown, (x, y) in drawn]
-        found.append(Probe(name, [prompt for prompt, _ in both], torch.tensor([a[0] for _, a in both])))
+        found.append(Probe(name, [prompt for prompt, _ in both], [a[0] for _, a in both]))
     return found
 
 
@@ -87,7 +88,7 @@ def articles(model: lm.LanguageModel, n: int = 16, length: int = 400) -> list[li
 EARLY, LATE = slice(40, 60), slice(-60, None)  # tokens of an article
 
 
-def measure(
+def ablation_measures(
     model: lm.LanguageModel,
     copied: Sequence[Sequence[int]],
     news: Sequence[Sequence[int]],
@@ -99,7 +100,7 @@ def measure(
 
     Args:
         model: a language model.
-        copied: prompts of `repeated`.
+        copied: prompts of `lm.repeated_tokens`.
         news: prompts of `articles`.
         asked: few-shot prompts.
         heads: (layer, head) of each that is ablated.
@@ -121,26 +122,25 @@ def measure(
     }
     found = {name: losses.mean(1).cpu() for name, losses in found.items()}
     for probe in asked:
-        best = lm.forward(model, probe.prompts, write=write).logits.argmax(-1).cpu()
-        found[probe.name] = (best == probe.answers).float()
+        answers = [[[token]] for token in probe.answers]
+        found[probe.name] = score(model, probe.prompts, answers, write=write).greedy[:, 0].float()
     return {name: [round(value, 3) for value in values.tolist()] for name, values in found.items()}
 
 
-SHARES, DRAWS = (0.01, 0.02, 0.05), 5  # of all heads; how often as many are drawn at random
+def units(model: lm.LanguageModel) -> Iterator[Unit]:
+    """A unit for the whole model, and for each share, group of heads, draw and way to ablate."""
+    copied, news, asked = lm.repeated_tokens(model), articles(model), probes(model)
+    scores, means = lm.head_scores(model, copied), cache(lambda: lm.head_means(model, news))
 
+    def row(name: str, n: int, instead: str, draw: int, heads: Sequence[lm.Head]) -> Iterator[Row]:
+        values = means() if instead == "mean" else None
+        found = ablation_measures(model, copied, news, asked, heads, values)
+        yield {"heads": name, "n": n, "instead": instead, "draw": draw, "which": heads} | found
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Ablates shares of the heads of a model, two ways, and writes a results file."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.studies.ablation", description=__doc__)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--prompts", type=int, default=60, help="of each kind of few-shot prompt")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file")
-    given = parser.parse_args(arguments)
-    model = lm.load(given.model)
-    copied, news, asked = repeated(model), articles(model), probes(model, given.prompts)
-    scores, means = head_scores(model, copied), lm.head_means(model, news)
-    none = {"heads": "none", "n": 0, "instead": "", "draw": 0, "which": []}
-    rows = [none | measure(model, copied, news, asked)]
+    def unit(*about: object) -> Unit:
+        return Unit(", ".join(map(str, about[:4])), lambda: row(*about))
+
+    yield unit("none", 0, "", 0, [])
     for share in SHARES:
         n = max(1, round(share * scores.prefix.numel()))
         groups = [
@@ -149,15 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         groups += [("random", i, lm.random_heads(model, n, i, groups[0][2])) for i in range(DRAWS)]
         for name, i, heads in groups:
-            for instead, values in (("zero", None), ("mean", means)):
-                named = {"heads": name, "n": n, "instead": instead, "draw": i, "which": heads}
-                rows.append(named | measure(model, copied, news, asked, heads, values))
-                print(name, n, instead, i)
-    command = f"python -m course_lib.studies.ablation --model {given.model} --prompts {given.prompts}"
-    about = {"shares": SHARES, "draws": DRAWS, "device": model.device.type}
-    path = given.out / f"induction-{Path(given.model).name}.json"
-    results.save(path, rows, model=given.model, command=command, settings=about)
+            for instead in ("zero", "mean"):
+                yield unit(name, n, instead, i, heads)
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study("induction-heads", {"prompts": PROMPTS, "shares": SHARES, "draws": DRAWS}, units)
