@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 from course_lib.book.contents import LAUNCH, PLACE
 from course_lib.book.files import PARTS
 
+BY_NUMBER = re.compile(r"\bchapters?\s+\d+\b(?! ·)|\{doc\}", re.IGNORECASE)  # but in the line of its place
 _SHOWS = re.compile(r"(?<![\w.])(?:figure|table|scrub|drag_query)\(")
 _CLAIMS = re.compile(r"(?<![\w.])claim\(")
 _PATHS = re.compile(r"(?<![\w.:/])/(?:work|home|Users|tmp|root)/|\b[A-Z]:\\{1,2}Users")
@@ -22,7 +23,6 @@ _PROGRESS = re.compile(r"it/s\]|s/it\]|\d%\|")
 _IMG = re.compile(r"<img\b[^>]*>")
 _ALT = re.compile(r'\balt="([^"]*)"')
 _FIGURE = re.compile(r"^Figure (\d+)\. ", re.MULTILINE)
-_BY_NUMBER = re.compile(r"\bchapters?\s+\d|\{doc\}", re.IGNORECASE)
 _MIN_ALT, _MAX_LINES, _MAX_MEDIAN, _MAX_SUMMARY = 20, 20, 6, 6
 
 
@@ -68,7 +68,7 @@ def _sources(notebook: NotebookNode) -> Iterator[str]:
     for n, cell in enumerate(notebook.cells, 1):
         if found := _PATHS.search(cell.source):
             yield f"cell {n} contains the absolute path {found[0]}"
-        if found := _BY_NUMBER.search(PLACE.sub("", cell.source)):
+        if found := BY_NUMBER.search(cell.source):
             yield f"cell {n} says '{found[0]}': link to the chapter by its title"
         if cell.cell_type == "code":
             if cell.source.rstrip().endswith(";"):

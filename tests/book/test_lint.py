@@ -18,10 +18,10 @@ def output(text):
 def exercise(n):
     """The cells of an exercise: its text, a stub that is not right yet, and the solution."""
     hints = "\n\n".join(f"<details><summary>Hint {i}</summary>\n\nThink.\n\n</details>" for i in (1, 2))
-    text = f"### Exercise 3.{n} · Rise (●○○, 5 minutes)\n\nRise.\n\n{hints}"
-    stub = v4.new_code_cell("exercise.rise.check(rise)", outputs=[output(f"✗ Exercise 3.{n}, not yet: no\n")])
+    text = f"### Exercise {n} · Rise (●○○, 5 minutes)\n\nRise.\n\n{hints}"
+    stub = v4.new_code_cell("exercise.rise.check(rise)", outputs=[output(f"✗ Exercise {n}, not yet: no\n")])
     solution = v4.new_code_cell("exercise.rise.check(solution)", metadata={"tags": ["hide-cell", "solution"]})
-    solution.outputs = [output(f"✓ Exercise 3.{n}: right on 2 fresh inputs\n")]
+    solution.outputs = [output(f"✓ Exercise {n}: right on 2 fresh inputs\n")]
     return [v4.new_markdown_cell(text), stub, solution]
 
 
@@ -31,10 +31,10 @@ def good():
         v4.new_code_cell("fig = draw()"),
         v4.new_code_cell("figure(fig)\nclaim('It rises', 1, at_least=1)"),
     ]
-    picture = {"text/html": f'<img alt="{ALT}" src="data:/tmp/">', "text/plain": "Figure 3.1. It rises\n[…]"}
+    picture = {"text/html": f'<img alt="{ALT}" src="data:/tmp/">', "text/plain": "Figure 1. It rises\n[…]"}
     code[1].outputs = [v4.new_output("display_data", data=picture), output("✓ It rises\n")]
     text = [
-        "# 03 · Rising\n\n*Runs in 4 s and 0.3 GB on two CPU cores.*",
+        "# Rising\n\n*Chapter 3 · Attention*\n\n*Runs in 4 s and 0.3 GB on two CPU cores.*",
         "## In this chapter you will\n\n- see;\n- hear;\n- say.",
         "## It rises\n\n```text\n# no title\n```",
         "## What would change our mind?\n\nA control.",
@@ -49,8 +49,9 @@ def good():
     return v4.new_notebook(cells=cells, metadata={"course": {"question": "Does it?"}})
 
 
-def problems(tmp_path, notebook, name="03-rising.ipynb", end="\n"):
+def problems(tmp_path, notebook, name="attention/rising.ipynb", end="\n"):
     path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     path.write_text(nbformat.writes(notebook) + end, encoding="utf-8")
     return lint(path)
 
@@ -92,7 +93,10 @@ BAD = {
     "ends with a semicolon": set_source(3, "fig = draw();"),
     "prints its time": set_source(3, "%%time\ndraw()"),
     "one title": set_source(2, "# Another\n\n## It rises"),
-    "line '\\*Runs in": set_source(0, "# 03 · Rising"),
+    "line '\\*Runs in": set_source(0, "# Rising\n\n*Chapter 3 · Attention*"),
+    "line '\\*Chapter": set_source(0, "# Rising\n\n*Runs in 4 s on two CPU cores.*"),
+    "says 'chapters\n08': link": set_source(2, "## It rises\n\nAs in chapters\n08 and 9"),
+    "says '{.*}': link": set_source(2, "## It rises\n\nAs in {" + "doc}`falling`"),
     "no section 'In this chapter": set_source(1, "## Aims\n\n- see;\n- hear;\n- say."),
     "lists 3 to 5 aims, got 2": set_source(1, "## In this chapter you will\n\n- see;\n- hear."),
     "lists 3 to 5 aims, got 6": set_source(1, "## In this chapter you will\n" + "- see;\n" * 6),
@@ -104,19 +108,17 @@ BAD = {
     "'It rises' shows results and claims": set_source(4, "drag_query(V, q)"),
     "21 lines": set_source(3, "a = 1\n" * 21),
     "median": lambda nb: [cell.update(source=f"{cell.source}\n" + "b = 1\n" * 9) for cell in nb.cells[3:]],
-    "used 2 times": same_picture,
-    "figure 4.1 does not start": lambda nb: (
-        nb.cells[4].outputs[0].data.update({"text/plain": "Figure 4.1. It"})
+    r"figures must be numbered 1 to 2 in order, got \[1, 1\]": same_picture,
+    r"1 to 1 in order, got \[4\]": lambda nb: (
+        nb.cells[4].outputs[0].data.update({"text/plain": "Figure 4. It"})
     ),
     "course.question": lambda nb: nb.metadata.clear(),
     "3 to 5 exercises, got 2": lambda nb: nb.cells.__delitem__(slice(13, 16)),
-    r"start with '### Exercise 3\.1 ·": set_source(7, "### Exercise 3.1 · Rise\n<details><details>"),
-    r"start with '### Exercise 3\.2 ·": set_source(10, exercise(1)[0].source),
-    r"exercise 3\.3 has fewer than two hints": set_source(
-        13, exercise(3)[0].source.partition("</details>")[0]
-    ),
-    r"exercise 3\.1 has no stub": lambda nb: nb.cells[8].update(outputs=[output("✓ Exercise 3.1: right\n")]),
-    r"exercise 3\.2 has no folded solution": lambda nb: nb.cells[12].metadata.update(tags=["solution"]),
+    "start with '### Exercise 1 ·": set_source(7, "### Exercise 1 · Rise\n<details><details>"),
+    "start with '### Exercise 2 ·": set_source(10, exercise(1)[0].source),
+    "exercise 3 has fewer than two hints": set_source(13, exercise(3)[0].source.partition("</details>")[0]),
+    "exercise 1 has no stub": lambda nb: nb.cells[8].update(outputs=[output("✓ Exercise 1: right\n")]),
+    "exercise 2 has no folded solution": lambda nb: nb.cells[12].metadata.update(tags=["solution"]),
     "is folded and not tagged": lambda nb: nb.cells[3].metadata.update(tags=["hide-cell"]),
 }
 
@@ -134,5 +136,5 @@ def test_file_ends_with_a_newline(tmp_path):
 
 def test_other_notebooks_have_only_the_common_rules(tmp_path):
     notebook = v4.new_notebook(cells=[v4.new_code_cell("1 + 1", execution_count=1)])
-    assert problems(tmp_path, notebook, name="appendix.ipynb") == []
-    assert problems(tmp_path, notebook, name="03-rising.ipynb")
+    assert problems(tmp_path, notebook, name="findings.ipynb") == []
+    assert problems(tmp_path, notebook, name="attention/rising.ipynb")
