@@ -23,6 +23,15 @@ def test_contents_list_every_notebook():
     assert [chapter.path for chapter in chapters(ROOT)] == [p for p in listed(ROOT) if p.suffix == ".ipynb"]
 
 
+@pytest.mark.parametrize("path", BOOK, ids=lambda path: path.stem)
+def test_chapter_has_a_module_of_exercises(path):
+    module = ROOT / "course_lib" / "exercises" / path.parent.name / f"{path.stem.replace('-', '_')}.py"
+    assert f"exercises.{path.parent.name} import {module.stem} as exercise" in path.read_text(
+        encoding="utf-8"
+    )
+    assert module.exists()
+
+
 def test_parts_are_folders_in_one_order():
     parts = [part for part in toc(ROOT)["parts"] if part.get("numbered")]
     found = {}
