@@ -6,6 +6,7 @@ import argparse
 import re
 import subprocess
 import sys
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -39,7 +40,7 @@ def begin(root: Path, part: str, name: str) -> list[Path]:
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-    if not re.fullmatch(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*", name):
+    if not re.fullmatch(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*", name) or iskeyword(name):
         raise ValueError(f'name must be words as in "my-topic", got {name!r}')
     module = name.replace("-", "_")
     notebook = root / "book" / part / f"{name}.ipynb"
@@ -51,7 +52,7 @@ def begin(root: Path, part: str, name: str) -> list[Path]:
     for path in filter(Path.exists, (notebook, *files.values())):
         raise FileExistsError(f"{path.relative_to(root)} is there already")
 
-    title = name.replace("-", " ").capitalize() + "?"
+    title = name.replace("-", " ").capitalize()
     names = {"part": part, "module": module, "title": title}
     for kind, path in files.items():
         write(path, _fill(kind, **names))
@@ -59,7 +60,7 @@ def begin(root: Path, part: str, name: str) -> list[Path]:
         files[kind].with_name("__init__.py").touch()
     text = _fill("notebook", **names, install=install_cell(address(root)))
     cells = jupytext.reads(text, fmt="py:percent")
-    cells.metadata = {"course": {"question": title}}
+    cells.metadata = {"course": {"question": f"{title}?"}}
     write(notebook, nbformat.writes(cells))
     write(
         root / "_toc.yml", yaml.safe_dump(_with(toc(root), part, name), sort_keys=False, allow_unicode=True)

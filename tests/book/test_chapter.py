@@ -101,6 +101,7 @@ def test_the_contents_of_the_course_are_kept_by_a_new_chapter(copy):
         ("basics", "my_topic", "name"),
         ("basics", "my--topic", "name"),
         ("basics", "", "name"),
+        ("basics", "class", "name"),
     ],
 )
 def test_names_of_another_form(copy, part, name, message):
