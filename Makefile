@@ -1,10 +1,10 @@
 # make book       build the course                 make test       ruff, unit tests, pages, every notebook
-# make serve      build and serve it               make notebooks  execute the notebooks (CHAPTER=01 for one)
+# make serve      build and serve it               make notebooks  execute the notebooks (CHAPTER=NAME: one)
 # make pdf        print it as one PDF              make runtimes   measure minutes and memory of every chapter
 # make linkcheck  look up the links to other hosts make bench      the benchmarks
 # make lab        open JupyterLab                  make clean      remove what was built (not the environment)
 # make colab      run every notebook as on Colab   make oldest     the unit tests with the oldest dependencies
-# make chapter SLUG=13-my-topic                       begin a chapter from a template that passes all tests
+# make chapter PART=mechanisms NAME=my-topic          begin a chapter from a template that passes all tests
 # make reproduce MODEL=gpt2                           the table of chapter 08 for a model, into results/
 # make train CHECKPOINT=densities                     train a shipped checkpoint again, into checkpoints/
 # make repository URL=https://github.com/OWNER/NAME   write the address of the repository where it is named
@@ -15,8 +15,8 @@ PY := $(BIN)/python
 CHAPTER ?=
 PORT ?= 8000
 URL ?=
-SLUG ?=
-MODULE ?=
+PART ?=
+NAME ?=
 MODEL ?= smollm2-135m
 LICENCE ?=
 CHECKPOINT ?=
@@ -79,7 +79,7 @@ notebooks: setup
 	$(PY) -m course_lib.book.notebooks $(CHAPTER)
 
 runtimes: setup
-	OMP_NUM_THREADS=2 $(PY) -m course_lib.book.notebooks --measure $(CHAPTER)
+	$(PY) -m course_lib.book.notebooks --measure $(CHAPTER)
 
 lab: setup
 	$(BIN)/jupyter-lab book
@@ -106,7 +106,7 @@ oldest: setup
 	COURSE_CACHE=$(CURDIR)/.venv-oldest/cache .venv-oldest/bin/python -m pytest $(UNIT) -p no:cacheprovider
 
 chapter: setup
-	$(PY) -m course_lib.book.chapter $(SLUG) $(if $(MODULE),--module $(MODULE))
+	$(PY) -m course_lib.book.chapter "$(PART)" "$(NAME)"
 
 # LICENCE=accepted, if you accept the terms of the weights
 reproduce: setup
