@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from course_lib import lm
+from course_lib import fewshot, lm
 from course_lib.data import tasks
 from course_lib.mechanisms import task_vectors as tv
 
@@ -72,22 +72,22 @@ def patched(
 
 
 def published_way(
-    model: lm.LanguageModel, task: tasks.Task, n_trials: int, n_queries: int, keep: int
+    model: lm.LanguageModel, task: tasks.Task, n_cases: int, n_queries: int, keep: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Accuracy by layer, and the right answers of the three procedures, query by query."""
     halves = task.split()
     n_queries = min(n_queries, *(len(half.pairs) - 6 for half in halves))
     tried, trials = (
-        tv.draw(half, 5, n, n_queries) for half, n in zip(halves, (n_trials // 2, n_trials), strict=True)
+        tv.draw(half, 5, n, n_queries) for half, n in zip(halves, (n_cases // 2, n_cases), strict=True)
     )
 
-    def asked(some: list[tv.Trial], kind: str) -> list[list[int]]:
+    def asked(some: list[fewshot.Case], kind: str) -> list[list[int]]:
         each = [(trial, x) for trial in some for x, _ in trial.queries]
         if kind == "dummy":
             return [tv.ARROW.tokens(model, t.demonstrations, t.dummy)[0] for t, _ in each]
         return [tv.ARROW.tokens(model, t.demonstrations if kind == "full" else [], x)[0] for t, x in each]
 
-    def wanted(some: list[tv.Trial]) -> torch.Tensor:
+    def wanted(some: list[fewshot.Case]) -> torch.Tensor:
         answers = [tv.ARROW.tokens(model, [], x, y)[1][0] for trial in some for x, y in trial.queries]
         return torch.tensor(answers, device=model.device)
 
@@ -126,7 +126,7 @@ def main() -> None:
     keep = 1 if given.last else 0
     model = lm.load(given.model)
     task = tasks.load(given.tasks[0])
-    tv.evaluate(model, task, n_trials=2, n_queries=1)  # warm up
+    tv.evaluate(model, task, n_cases=2, n_queries=1)  # warm up
     published_way(model, task, 2, 1, keep)
     print(f"{model.name}, {given.trials} trials × {given.queries} queries, {torch.get_num_threads()} threads")
     total = {"published way": 0.0, "engine": 0.0}
@@ -135,7 +135,7 @@ def main() -> None:
         task, start = tasks.load(name), time.perf_counter()
         by_layer, hits = published_way(model, task, given.trials, given.queries, keep)
         middle = time.perf_counter()
-        found = tv.evaluate(model, task, n_trials=given.trials, n_queries=given.queries)
+        found = tv.evaluate(model, task, n_cases=given.trials, n_queries=given.queries)
         seconds = (middle - start, time.perf_counter() - middle)
         total["published way"] += seconds[0]
         total["engine"] += seconds[1]

@@ -3,9 +3,14 @@ import os
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import families
+import hypothesis
 import pytest
 
 from course_lib import lm
+
+# a machine that is busy is slow, and not wrong
+hypothesis.settings.register_profile("course", deadline=None)
+hypothesis.settings.load_profile("course")
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +23,14 @@ def real() -> lm.LanguageModel:
 def tiny(request, tmp_path_factory) -> lm.LanguageModel:
     """A tiny random model of each architecture."""
     return lm.load(str(families.make(request.param, tmp_path_factory.mktemp(request.param))), device="cpu")
+
+
+@pytest.fixture
+def separate(tiny):
+    """The tiny models whose keys and values have weights of their own."""
+    if not any(name.endswith("k_proj.weight") for name, _ in tiny.model.named_parameters()):
+        pytest.skip("keys and values are parts of one matrix")
+    return tiny
 
 
 @pytest.fixture(scope="session")

@@ -238,6 +238,8 @@ def test_a_stamp_has_digest_sizes_and_times(tmp_path, cache):
     (stamp,) = (cache / "stamps").iterdir()
     times = [(folder / name).stat().st_mtime_ns for name in ("a/c.txt", "b.txt")]
     assert stamp.read_text() == f"{sha256(LISTING)}\n0 {times[0]} a/c.txt\n3 {times[1]} b.txt"
+    intact(write(tmp_path / "others") / "data", sha256(LISTING))
+    assert len(list((cache / "stamps").iterdir())) == 2
 
 
 @pytest.mark.parametrize("copy", [shutil.copy2, shutil.copyfile])
@@ -247,8 +249,6 @@ def test_a_cache_elsewhere_is_hashed_only_if_times_are_others(served, package, c
     shutil.rmtree(cache)
     shutil.rmtree(served)
     monkeypatch.setenv("COURSE_CACHE", str(elsewhere))
-    for file in elsewhere.rglob("*.txt") if copy is shutil.copyfile else []:
-        touch(file)
     hashed = count_hashes(monkeypatch)
     assert find(package) == cached(elsewhere, package)
     assert bool(hashed) == (copy is shutil.copyfile)

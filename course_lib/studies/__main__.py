@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 
 from course_lib import lm
 from course_lib.lm.weights import PACKAGES
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(2, "Read them and, if you accept them, add --accept-licence.\n")
     model = lm.load(
         given.model,
-        device=given.device or PartialState().device,
+        device=given.device or Accelerator().device,
         dtype=getattr(torch, given.dtype, given.dtype),
         revision=given.revision,
         accept_licence=given.accept_licence,
     )
     path = run(STUDIES[given.name], model, _command(given), given.out)
-    if PartialState().is_main_process:
+    if Accelerator().is_main_process:
         print(f"wrote {path}")
 
 

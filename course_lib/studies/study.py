@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate import PartialState
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
@@ -60,7 +60,7 @@ def run(study: Study, model: lm.LanguageModel, command: str, out: Path) -> Path:
     Raises:
         ValueError: an interrupted run in `out` had other settings, or two units have one key.
     """
-    state, path = PartialState(), out / f"{study.name}-{slug(model.name)}.json"
+    state, path = Accelerator(), out / f"{study.name}-{slug(model.name)}.json"
     about = {
         "model": model.name,
         "revision": model.revision,

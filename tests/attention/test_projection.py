@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from course_lib.readouts import averages as attention
+from course_lib import readouts
+from course_lib.attention import projection as pj
 from course_lib.readouts import hull
-from course_lib.readouts.averages import projection as pj
 
 D = torch.float64
 
@@ -48,7 +48,7 @@ def test_slopes_are_the_gradient():
 def test_first_steps_from_equal_weights():
     scores = 3.0 * V @ (Q - V.mean(0))
     assert_close(pj.exponentiated_gradient(EQUAL, Q, V, 3.0), scores.softmax(-1))
-    assert_close(pj.projected_gradient(EQUAL, Q, V, 3.0), attention.onto_simplex(scores))
+    assert_close(pj.projected_gradient(EQUAL, Q, V, 3.0), readouts.onto_simplex(scores))
 
 
 @pytest.mark.parametrize("step", [pj.exponentiated_gradient, pj.projected_gradient])
@@ -59,7 +59,7 @@ def test_many_steps_lead_to_the_projection(step):
     assert_close(alpha @ V, hull.project(Q, V).point, atol=1e-3, rtol=0)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0.1, 8), st.integers(0, 10**6))
 def test_the_entropic_projection_answers_to_itself(c, seed):
     q = randn(3, 5, seed=seed)
@@ -105,8 +105,8 @@ def test_errors_are_relative_to_the_mean():
 def test_the_best_temperature():
     values = pj.draw_values("orthonormal", 50, 8, 8, generator())
     queries = values[:, 0]
-    assert pj.best_temperature(attention.softmax, queries, values, [0.1, 1, 100]) == 100
-    assert pj.best_temperature(attention.softmax, values.mean(1), values, [0.0, 1, 100]) == 0.0
+    assert pj.best_temperature(readouts.softmax, queries, values, [0.1, 1, 100]) == 100
+    assert pj.best_temperature(readouts.softmax, values.mean(1), values, [0.0, 1, 100]) == 0.0
 
 
 def test_planted_values_are_found_where_they_can_be():
@@ -116,7 +116,7 @@ def test_planted_values_are_found_where_they_can_be():
     assert_close(queries, expected)
     assert which[:, 0].unique().numel() == 8
     assert (which[:, 0] != which[:, 1]).all()
-    alpha = pj.read(attention.hull, queries, values)[1]
+    alpha = pj.read(readouts.onto_hull, queries, values)[1]
     assert_close(alpha.gather(1, which), torch.tensor([[0.6, 0.4]], dtype=D).expand(50, 2))
     assert (pj.found(alpha, which) == 1).all()
     assert (pj.found(-alpha, which) == 0).all()
@@ -138,7 +138,7 @@ def test_the_other_solver_finds_the_same_point():
 def test_examples_have_the_answers_they_claim(task):
     examples = pj.draw_examples(task, 40, generator(), noise=0.0)
     assert [tuple(x.shape) for x in examples] == [(40, 1, 16), (40, 32, 16), (40, 32, 8), (40, 1, 8)]
-    outputs, alpha = attention.hull(examples.queries, examples.keys, examples.values)
+    outputs, alpha = readouts.onto_hull(examples.queries, examples.keys, examples.values)
     assert_close(outputs, examples.targets, atol=1e-4, rtol=0)
     weights = alpha[:, 0].sort(-1, descending=True).values
     assert (weights[:, 2:] < 1e-4).all()
@@ -155,14 +155,14 @@ def test_noise_is_in_recall_only():
 
 def test_training_helps_and_is_repeatable():
     fresh = pj.draw_examples("recall", 500, generator(5))
-    before, _ = pj.answers(pj.LearnedReadout(attention.distance_softmax, 2.0), fresh)
-    model = pj.trained(attention.distance_softmax, 2.0, "recall", steps=60)
+    before, _ = pj.answers(pj.LearnedReadout(readouts.distance_softmax, 2.0), fresh)
+    model = pj.trained(readouts.distance_softmax, 2.0, "recall", steps=60)
     error, right = pj.answers(model, fresh)
     assert error < 0.7 * before
     assert right > 0.7
-    again = pj.trained(attention.distance_softmax, 2.0, "recall", steps=60)
+    again = pj.trained(readouts.distance_softmax, 2.0, "recall", steps=60)
     assert pj.answers(again, fresh) == (error, right)
-    assert pj.trained(attention.hull, None, "recall", steps=1).log_c is None
+    assert pj.trained(readouts.onto_hull, None, "recall", steps=1).log_c is None
 
 
 def test_answers_of_the_truth_and_of_zero():
@@ -186,6 +186,6 @@ def test_agreement_counts_keys_with_weight():
 
 def test_readouts_with_options_are_read_alike():
     values = randn(4, 6, 5)
-    outputs, alpha = pj.read(partial(attention.softmax, c=2.0), values[:, 0], values)
+    outputs, alpha = pj.read(partial(readouts.softmax, c=2.0), values[:, 0], values)
     assert outputs.shape == (4, 5)
     assert_close(alpha[1], (2.0 * values[1] @ values[1, 0]).softmax(-1))

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from torch.testing import assert_close
 
-from course_lib import lm
+from course_lib import lm, readouts
+from course_lib.attention import smoothing
 from course_lib.attention.smoothing import Table
-from course_lib.readouts import averages as attention
-from course_lib.readouts.averages import smoothing
 
 D = torch.float64
 SCORES = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
@@ -81,8 +80,8 @@ def test_the_bound_needs_a_finite_temperature(c):
 @given(st.integers(0, 1000), st.integers(1, 6), st.floats(0.1, 20))
 def test_softmax_with_the_norm_as_a_coordinate_is_the_gaussian_kernel(seed, d, c):
     queries, keys, values = randn(5, d, seed=seed), 3 * randn(7, d, seed=seed + 1), randn(7, 2)
-    expected = attention.distance_softmax(queries, keys, values, c=c)
-    got = attention.softmax(*smoothing.with_norm(queries, keys), values, c=c)
+    expected = readouts.distance_softmax(queries, keys, values, c=c)
+    got = readouts.softmax(*smoothing.with_norm(queries, keys), values, c=c)
     assert_close(got, expected, atol=1e-9, rtol=1e-9)
     plain = smoothing.with_norm(queries[0, None], keys)
     assert_close(
@@ -117,7 +116,7 @@ def test_equal_norms_make_softmax_the_gaussian_kernel_and_others_do_not():
     ball = Table(table.keys / table.keys.norm(dim=-1, keepdim=True), table.values, table.queries, table.truth)
     for one, same in ((ball, True), (table, False)):
         difference = (
-            smoothing.predict(one, attention.softmax, c=2.0)[1] - smoothing.predict(one, c=2.0)[1]
+            smoothing.predict(one, readouts.softmax, c=2.0)[1] - smoothing.predict(one, c=2.0)[1]
         ).abs()
         assert (difference.max() < 1e-12) == same
 
@@ -126,7 +125,7 @@ def test_equal_norms_make_softmax_the_gaussian_kernel_and_others_do_not():
 
 
 @pytest.mark.parametrize(
-    "readout", [partial(attention.distance_softmax, c=1.3), partial(smoothing.k_nearest, k=3)]
+    "readout", [partial(readouts.distance_softmax, c=1.3), partial(readouts.k_nearest, k=3)]
 )
 def test_leave_one_out_is_a_prediction_from_the_others(readout):
     table = a_table(n=12)
@@ -147,7 +146,7 @@ def test_the_choice_is_the_best_and_the_first_of_equals():
     constant = Table(table.keys, torch.tensor([[1.0, 0]], dtype=D).expand(40, 2), table.queries, table.truth)
     assert smoothing.choose(constant, [3.0, 1.0]) == 3
     with pytest.raises(ValueError, match="grid is empty: expected at least one k"):
-        smoothing.choose(table, [], smoothing.k_nearest, "k")
+        smoothing.choose(table, [], readouts.k_nearest, "k")
 
 
 # scikit-learn
@@ -183,7 +182,7 @@ def test_a_tie_is_shared_and_scikit_learn_takes_one():
 def test_k_nearest_is_that_of_scikit_learn(k):
     table = a_table(n=60)
     peer = KNeighborsRegressor(k).fit(table.keys, table.values)
-    outputs, weights = smoothing.predict(table, smoothing.k_nearest, k=k)
+    outputs, weights = smoothing.predict(table, readouts.k_nearest, k=k)
     np.testing.assert_allclose(outputs, peer.predict(table.queries), rtol=1e-12)
     assert ((weights > 0).sum(-1) == k).all()
 
@@ -191,9 +190,9 @@ def test_k_nearest_is_that_of_scikit_learn(k):
 @pytest.mark.parametrize("k", [0, 31])
 def test_k_is_a_number_of_keys(k):
     with pytest.raises(ValueError, match=f"k={k}: expected 1 to 30 keys"):
-        smoothing.predict(a_table(), smoothing.k_nearest, k=k)
+        smoothing.predict(a_table(), readouts.k_nearest, k=k)
     with pytest.raises(ValueError, match="k=30: expected 1 to 29 keys"):
-        smoothing.leave_one_out(a_table(), smoothing.k_nearest, k=30)
+        smoothing.leave_one_out(a_table(), readouts.k_nearest, k=30)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +351,7 @@ def test_attended_needs_one_length(llama):
 def test_a_factor_of_one_changes_nothing_and_zero_averages(tiny):
     usual = lm.token_losses(tiny, PROMPTS)
     assert_close(lm.token_losses(tiny, PROMPTS, smoothing.tempered(tiny, 1)), usual, atol=1e-4, rtol=0)
-    uniform = [lm.Attend(layer, attention.uniform) for layer in range(tiny.n_layers)]
+    uniform = [lm.Attend(layer, readouts.uniform) for layer in range(tiny.n_layers)]
     flat = lm.token_losses(tiny, PROMPTS, smoothing.tempered(tiny, 0))
     assert_close(flat, lm.token_losses(tiny, PROMPTS, uniform), atol=1e-4, rtol=0)
     sharp = lm.token_losses(tiny, PROMPTS, smoothing.tempered(tiny, 50))

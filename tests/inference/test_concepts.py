@@ -1,4 +1,4 @@
-"""Latent concepts: the posterior a predictive implies, answers in prompts, and a reader with two hypotheses."""
+"""Latent concepts: the posterior that a predictive implies, answers, and a reader with two hypotheses."""
 
 import math
 import random
@@ -8,7 +8,7 @@ import torch
 
 from course_lib import lm
 from course_lib.data import texts
-from course_lib.fewshot.demonstrations import Format, score
+from course_lib.fewshot import Format, score
 from course_lib.inference import concepts
 from course_lib.scratch.transformer import Config, Transformer
 from course_lib.synthetic import markov
@@ -93,41 +93,44 @@ def test_sentences_have_a_sentiment_and_a_topic():
         concepts.sentence(random.Random(0), True)
 
 
-def test_runs_follow_their_pattern():
-    for run in concepts.draw_runs(concepts.letters, "A?Bx", n=30, n_queries=2, seed=0):
-        (x1, y1), (x2, y2), (x3, y3), (x4, _) = run.demonstrations
+def test_cases_follow_their_pattern():
+    for case in concepts.draw_cases(concepts.letters, "A?Bx", n=30, n_queries=2, seed=0):
+        (x1, y1), (x2, y2), (x3, y3), (x4, _) = case.demonstrations
         assert y1 == x1[0] != x1[-1]
         assert y2 == x2[0] == x2[-1]
         assert y3 == x3[-1] != x3[0]
-        assert len({x1, x2, x3, x4, *(item.x for item in run.queries)}) == 6
-        assert all(item.a != item.b for item in run.queries)
-    answers = [run.demonstrations[3] for run in concepts.draw_runs(concepts.letters, "A?Bx", 99, 2, 0)]
+        assert len({x1, x2, x3, x4, *(x for x, _ in case.queries)}) == 6
+        assert [x for x, _ in case.queries[::2]] == [x for x, _ in case.queries[1::2]]
+        assert all(
+            (a, b) == (x[0], x[-1])
+            for (x, a), (_, b) in zip(case.queries[::2], case.queries[1::2], strict=True)
+        )
+    answers = [case.demonstrations[3] for case in concepts.draw_cases(concepts.letters, "A?Bx", 99, 2, 0)]
     assert sum(y == x[0] for x, y in answers) < 20
 
 
 def test_patterns_of_one_length_share_their_queries():
-    a, b = (concepts.draw_runs(concepts.sentence, p, 3, 2, seed=4) for p in ("AAAB", "BBBA"))
-    assert [run.queries for run in a] == [run.queries for run in b]
+    a, b = (concepts.draw_cases(concepts.sentence, p, 3, 2, seed=4) for p in ("AAAB", "BBBA"))
+    assert [case.queries for case in a] == [case.queries for case in b]
     assert [x for x, _ in a[0].demonstrations] == [x for x, _ in b[0].demonstrations]
     assert a[0].demonstrations != b[0].demonstrations
 
 
 def test_an_unknown_pattern_is_named():
     with pytest.raises(ValueError, match="pattern='AC': expected letters A, B, \\? and x"):
-        concepts.draw_runs(concepts.letters, "AC", 1, 1, 0)
+        concepts.draw_cases(concepts.letters, "AC", 1, 1, 0)
 
 
 def test_answer_log_probs_are_the_scores_of_the_answers(model):
     format = Format()
-    runs = concepts.draw_runs(concepts.letters, "AB", n=2, n_queries=2, seed=0)
-    found = concepts.answer_log_probs(model, format, runs)
+    cases = concepts.draw_cases(concepts.letters, "AB", n=2, n_queries=2, seed=0)
+    found = concepts.answer_log_probs(model, format, cases)
     assert found.shape == (2, 3, 2, 2)
     for r, n, q in ((0, 0, 0), (1, 2, 1), (0, 1, 1)):
-        item = runs[r].queries[q]
-        for i, y in enumerate((item.a, item.b)):
-            prompt, answer = format.tokens(model, runs[r].demonstrations[:n], item.x, y)
-            expected, _ = score(model, [prompt], [answer])
-            torch.testing.assert_close(found[r, n, q, i], expected[0], atol=1e-3, rtol=0)
+        for i, (x, y) in enumerate(cases[r].queries[2 * q : 2 * q + 2]):
+            prompt, answer = format.tokens(model, cases[r].demonstrations[:n], x, y)
+            expected = score(model, [prompt], [[answer]]).log_p
+            torch.testing.assert_close(found[r, n, q, i], expected[0, 0], atol=1e-3, rtol=0)
     odds = concepts.log_odds(found)
     assert odds.shape == (2, 3)
     torch.testing.assert_close(odds[1, 2], (found[1, 2, :, 0] - found[1, 2, :, 1]).mean())
@@ -135,30 +138,31 @@ def test_answer_log_probs_are_the_scores_of_the_answers(model):
 
 def test_two_hypotheses_by_hand(model):
     format = Format()
-    runs = concepts.draw_runs(concepts.letters, "AB", n=2, n_queries=1, seed=0)
-    clear = [concepts.draw_runs(concepts.letters, t * 3, 1, 1, seed=7)[0].demonstrations for t in "AB"]
-    found = concepts.two_hypotheses(model, format, runs, clear)
+    cases = concepts.draw_cases(concepts.letters, "AB", n=2, n_queries=1, seed=0)
+    clear = [concepts.draw_cases(concepts.letters, t * 3, 1, 1, seed=7)[0].demonstrations for t in "AB"]
+    found = concepts.two_hypotheses(model, format, cases, clear)
     assert found.shape == (2, 3, 1, 2)
 
     def p(task, x, y):
         prompt, answer = format.tokens(model, clear[task], x, y)
-        return math.exp(score(model, [prompt], [answer])[0].item())
+        return math.exp(score(model, [prompt], [[answer]]).log_p.item())
 
-    run, weights = runs[1], [0.5, 0.5]
+    case, weights = cases[1], [0.5, 0.5]
     for n in range(3):
-        item = run.queries[0]
-        for i, y in enumerate((item.a, item.b)):
-            by_hand = sum(w * p(task, item.x, y) for task, w in enumerate(weights)) / sum(weights)
+        for i, (x, y) in enumerate(case.queries):
+            by_hand = sum(w * p(task, x, y) for task, w in enumerate(weights)) / sum(weights)
             assert found[1, n, 0, i].exp().item() == pytest.approx(by_hand, rel=2e-3)
         if n < 2:
-            weights = [w * p(task, *run.demonstrations[n]) for task, w in enumerate(weights)]
+            weights = [w * p(task, *case.demonstrations[n]) for task, w in enumerate(weights)]
 
 
 def test_what_is_to_be_avoided_is_not_drawn():
-    first = concepts.draw_runs(concepts.sentence, "AAAAAA", 3, 2, seed=0)
-    avoid = {x for run in first for x, _ in run.demonstrations}
-    later = concepts.draw_runs(concepts.sentence, "AB", 20, 2, seed=0, avoid=avoid)
-    drawn = {x for run in later for x, _ in run.demonstrations} | {i.x for run in later for i in run.queries}
+    first = concepts.draw_cases(concepts.sentence, "AAAAAA", 3, 2, seed=0)
+    avoid = {x for case in first for x, _ in case.demonstrations}
+    later = concepts.draw_cases(concepts.sentence, "AB", 20, 2, seed=0, avoid=avoid)
+    drawn = {x for case in later for x, _ in case.demonstrations} | {
+        x for case in later for x, _ in case.queries
+    }
     assert len(drawn) > 20
     assert drawn.isdisjoint(avoid)
 
@@ -172,7 +176,7 @@ def test_clear_demonstrations_show_both_tasks_on_the_same_queries():
 
 
 def test_halves_are_exchanged():
-    runs = concepts.draw_runs(concepts.letters, "AAAB", 3, 2, seed=0)
-    for run, other in zip(runs, concepts.exchanged(runs), strict=True):
-        assert other.demonstrations == [*run.demonstrations[2:], *run.demonstrations[:2]]
-        assert other.queries == run.queries
+    cases = concepts.draw_cases(concepts.letters, "AAAB", 3, 2, seed=0)
+    for case, other in zip(cases, concepts.halves_exchanged(cases), strict=True):
+        assert other.demonstrations == [*case.demonstrations[2:], *case.demonstrations[:2]]
+        assert other.queries == case.queries

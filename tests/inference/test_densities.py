@@ -67,12 +67,12 @@ def test_answers_are_read_behind_x0_or_behind_its_name():
     logits[-2] = 0.0  # the exponential family
     logits[:5] = 9.0  # x tokens are of no account
     model = Knows(logits)
-    answer = densities.ask(model, PROMPTS)
+    answer = densities.model_answers(model, PROMPTS)
     assert model.tokens.shape == (40, 17)
     torch.testing.assert_close(answer.log_p, distributions.centres()[10].expand(40))
     assert answer.family.argmax(-1).tolist() == [3] * 40
     torch.testing.assert_close(answer.family.sum(-1), torch.ones(40))
-    densities.ask(model, PROMPTS, densities.give_names(PROMPTS, "true", 0))
+    densities.model_answers(model, PROMPTS, densities.give_names(PROMPTS, "true", 0))
     assert model.tokens.shape == (40, 3 * 8 + 2)
     assert torch.equal(densities.right(answer, PROMPTS), (DRAWN.family == 3).float())
     torch.testing.assert_close(
@@ -122,7 +122,7 @@ def test_distorted_prompts_have_distorted_truths():
 def test_bayes_is_asked_the_same_questions():
     bayes = distributions.Bayes(4.0, cells=24)
     names, shares = densities.give_names(PROMPTS, "half", seed=0), (0.0, 0.5, 1.0)
-    answer = densities.ask_bayes(bayes, PROMPTS, names, shares)
+    answer = densities.bayes_answers(bayes, PROMPTS, names, shares)
     log_w = bayes.log_weights(PROMPTS.x, PROMPTS.log_p, PROMPTS.x0)
     assert bayes.family(log_w.softmax(-1)).amax(1).min() < 0.9  # names have something to say
 
@@ -195,11 +195,11 @@ def test_foreign_points_do_less_harm_to_who_expects_them():
     mixed = densities.contaminated(clean, 0.25, seed=0)
     strict, tolerant = (distributions.Bayes(4.0, outliers=share, cells=120) for share in (0.0, 0.2))
     harmed, spared = (
-        densities.error(densities.ask_bayes(reader, mixed), mixed).mean() for reader in (strict, tolerant)
+        densities.error(densities.bayes_answers(reader, mixed), mixed).mean() for reader in (strict, tolerant)
     )
     assert spared < 0.12
     assert harmed > 1.5 * spared
-    assert densities.error(densities.ask_bayes(strict, clean), clean).mean() < 0.06
+    assert densities.error(densities.bayes_answers(strict, clean), clean).mean() < 0.06
 
 
 def test_evaluation_is_zero_for_exact_bayes(monkeypatch):

@@ -4,86 +4,25 @@ import pytest
 import torch
 
 from course_lib import lm
-from course_lib.fewshot.demonstrations import Case, Format, fingerprint
+from course_lib.fewshot import Case, Classification, Format
 from course_lib.learning import finetuning
 from course_lib.learning.finetuning import Look
-from course_lib.studies import results
 
 FORMAT = Format("{x}={y}", ";")
 SHOWN = [("ab", "yes"), ("cd", "no"), ("ef", "yes")]
 CASE = Case(SHOWN, [("gh", "no"), ("xyz", "yes")])
 LABELS = ("yes", "no")
-
-
-@pytest.fixture
-def separate(tiny):
-    """The tiny models whose keys and values have weights of their own."""
-    if not any(name.endswith("k_proj.weight") for name, _ in tiny.model.named_parameters()):
-        pytest.skip("keys and values are parts of one matrix")
-    return tiny
-
-
-def early_exit(model, prompt, answer, layer):
-    """−log p of the answer as if the model ended after a layer, by transformers' own hidden states."""
-    tokens = torch.tensor([[*prompt, *answer]])
-    states = []
-    hook = model.model.base_model.layers[layer].register_forward_hook(lambda m, a, out: states.append(out))
-    model.model(input_ids=tokens, use_cache=False)
-    hook.remove()
-    logits = model.model.get_output_embeddings()(model.model.base_model.norm(states[0]))[0]
-    at = slice(len(prompt) - 1, -1)
-    return torch.nn.functional.cross_entropy(logits[at], tokens[0, len(prompt) :])
+TASK = Classification("letters", FORMAT, LABELS, (), ())
 
 
 # Fine-tuning
 
 
-def test_a_copy_shares_all_but_keys_and_values(llama):
-    other, weights = finetuning.sharing(llama)
-    mine, theirs = dict(llama.model.named_parameters()), dict(other.model.named_parameters())
-    assert len(weights) == 2 * llama.n_layers
-    for name, parameter in mine.items():
-        assert (theirs[name] is parameter) == (name not in weights), name
-        assert torch.equal(theirs[name], parameter)
-    assert all(theirs[name] is weight for name, weight in weights.items())
-
-
-def test_models_without_separate_keys_are_refused(tmp_path):
-    import families
-
-    model = lm.load(str(families.make("gpt2", tmp_path)), device="cpu")
-    with pytest.raises(ValueError, match="k_proj and v_proj in every layer, found 0"):
-        finetuning.sharing(model)
-
-
-def test_the_loss_is_that_of_the_answer(llama):
-    prompt, answer = FORMAT.tokens(llama, [], "ab", "yes")
-    assert len(answer) == 3
-    logits = llama.model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
-    log_p = logits.log_softmax(-1)
-    by_hand = -sum(log_p[len(prompt) - 1 + i, token] for i, token in enumerate(answer)) / 3
-    torch.testing.assert_close(finetuning.answer_loss(llama, prompt, answer), by_hand)
-
-
-def test_each_layer_learns_from_what_it_computes_itself(separate):
-    prompt, answer = FORMAT.tokens(separate, [], "ab", "yes")
-    other, weights = finetuning.sharing(separate)
-    loss = finetuning.layer_losses(other, prompt, answer)
-    each = [early_exit(other, prompt, answer, layer) for layer in range(other.n_layers)]
-    torch.testing.assert_close(loss, sum(each))
-    gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
-    for layer, own in enumerate(each):
-        names = [name for name in weights if f"layers.{layer}." in name]
-        expected = torch.autograd.grad(own, [weights[name] for name in names], retain_graph=True)
-        for name, gradient in zip(names, expected, strict=True):
-            torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("loss", [finetuning.answer_loss, finetuning.layer_losses])
+@pytest.mark.parametrize("loss", [lm.answer_loss, lm.layer_losses])
 def test_one_step_for_each_demonstration_in_order(separate, loss):
-    before = fingerprint(separate)
+    before = lm.fingerprint(separate)
     once = finetuning.finetune(separate, FORMAT, SHOWN[:1], 0.1, loss)
-    other, weights = finetuning.sharing(separate)
+    other, weights = lm.copy_keys_and_values(separate)
     gradients = torch.autograd.grad(loss(other, *FORMAT.tokens(other, [], *SHOWN[0])), list(weights.values()))
     for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
         torch.testing.assert_close(once.model.get_parameter(name), weight - 0.1 * gradient)
@@ -91,7 +30,7 @@ def test_one_step_for_each_demonstration_in_order(separate, loss):
     in_turn = finetuning.finetune(once, FORMAT, SHOWN[1:2], 0.1, loss)
     for name in weights:
         torch.testing.assert_close(at_once.model.get_parameter(name), in_turn.model.get_parameter(name))
-    assert fingerprint(separate) == before
+    assert lm.fingerprint(separate) == before
     assert all(p.grad is None for p in separate.model.parameters())
 
 
@@ -99,34 +38,24 @@ def test_fine_tuning_learns(real):
     pairs = [("The sky on a clear day is", "green")]
     form = Format("{x} {y}")
     prompt, answer = form.tokens(real, [], *pairs[0])
-    before = fingerprint(real)
+    before = lm.fingerprint(real)
     tuned = finetuning.finetune(real, form, pairs * 3, 0.01)
-    losses = [finetuning.answer_loss(model, prompt, answer).item() for model in (real, tuned)]
+    losses = [lm.answer_loss(model, prompt, answer).item() for model in (real, tuned)]
     assert losses[1] < losses[0] - 1
-    assert fingerprint(real) == before
+    assert lm.fingerprint(real) == before
 
 
 def test_a_random_update_goes_as_far_in_each_matrix(llama):
     tuned = finetuning.finetune(llama, FORMAT, SHOWN, 0.1)
     one, same, two = (finetuning.random_update(llama, tuned, seed) for seed in (0, 0, 1))
     far = finetuning.random_update(llama, tuned, 0, times=7)
-    _, weights = finetuning.sharing(llama)
+    _, weights = lm.copy_keys_and_values(llama)
     for name, weight in weights.items():
         moved = [model.model.get_parameter(name) - weight for model in (tuned, one, two)]
         torch.testing.assert_close(moved[0].norm(), moved[1].norm(), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(far.model.get_parameter(name) - weight, 7 * moved[1], rtol=1e-3, atol=1e-5)
         assert torch.cosine_similarity(moved[1].flatten(), moved[2].flatten(), dim=0).abs() < 0.3
         assert torch.equal(one.model.get_parameter(name), same.model.get_parameter(name))
-
-
-def test_an_untrained_model_has_the_shape_and_other_weights(llama):
-    state = torch.random.get_rng_state()
-    one, same, two = (finetuning.untrained(llama, seed) for seed in (0, 0, 1))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert one.model.config == llama.model.config
-    assert fingerprint(one) == fingerprint(same)
-    assert len({fingerprint(one), fingerprint(two), fingerprint(llama)}) == 3
-    assert not one.model.training
 
 
 # Likenesses
@@ -196,24 +125,31 @@ def test_recall_counts_answers_that_were_wrong_before():
     assert by_icl.tolist() == [False, True, False]
 
 
-# The table
+# Updates beside each other
+
+
+def lesson(case):
+    return TASK, case
 
 
 def test_each_update_is_another(llama):
-    here, there = (finetuning.Setting(FORMAT, LABELS, c) for c in (CASE, Case([("q", "no")], CASE.queries)))
-    tuned = [finetuning.taught(llama, update, here, there) for update in finetuning.UPDATES]
-    assert len({fingerprint(model) for model in tuned}) == len(finetuning.UPDATES)
+    own, other = lesson(CASE), lesson(Case([("q", "no")], CASE.queries))
+    tuned = [finetuning.updated(llama, update, own, other) for update in finetuning.UPDATES]
+    assert len({lm.fingerprint(model) for model in tuned}) == len(finetuning.UPDATES)
     expected = finetuning.finetune(llama, FORMAT, SHOWN, finetuning.LR)
-    assert fingerprint(tuned[0]) == fingerprint(expected)
+    assert lm.fingerprint(tuned[0]) == lm.fingerprint(expected)
     wrong = [("ab", "no"), ("cd", "yes"), ("ef", "no")]
     for i, pairs in ((2, wrong), (3, [("q", "no")])):
-        assert fingerprint(tuned[i]) == fingerprint(finetuning.finetune(llama, FORMAT, pairs, finetuning.LR))
+        assert lm.fingerprint(tuned[i]) == lm.fingerprint(
+            finetuning.finetune(llama, FORMAT, pairs, finetuning.LR)
+        )
+    with pytest.raises(ValueError, match="update='prayer': expected one of gradient descent"):
+        finetuning.updated(llama, "prayer", own, other)
 
 
 def test_rows_hold_what_was_measured(llama, monkeypatch):
     monkeypatch.setattr(finetuning, "SHOTS", 3)
-    here = finetuning.Setting(FORMAT, LABELS, CASE)
-    (row,) = finetuning.measure(llama, here, here, ["gradient descent"])
+    (row,) = finetuning.compare_updates(llama, lesson(CASE), lesson(CASE), ["gradient descent"])
     zero, icl = (finetuning.look(llama, FORMAT, CASE, shots, LABELS) for shots in (0, 3))
     tuned = finetuning.look(finetuning.finetune(llama, FORMAT, SHOWN, finetuning.LR), FORMAT, CASE, 0, LABELS)
     expected = finetuning.same_direction(icl, tuned, zero).mean()
@@ -224,35 +160,5 @@ def test_rows_hold_what_was_measured(llama, monkeypatch):
     )
     assert row["size"] > 0
     right = torch.tensor([1, 0])
-    assert row["accuracy"][0] == (zero.choices == right).double().mean()
+    assert row["calibrated accuracy"][0] == (zero.choices == right).double().mean()
     assert row["recalled"][3] == (zero.choices != right).sum()
-
-
-def test_the_stored_table_is_measured_again(real):
-    stored = results.load("finetuning-smollm2-135m")
-    assert stored.settings["lr"] == finetuning.LR
-    assert stored.settings["shots"] == finetuning.SHOTS
-    here, there = (finetuning.settings(task, 10)[7] for task in ("topic", "sentiment"))
-    again = finetuning.measure(real, here, there, ["gradient descent", "the other task"])
-    for row in again:
-        (kept,) = (
-            r
-            for r in stored.rows
-            if (r["task"], r["case"], r["model"], r["update"]) == ("topic", 7, "trained", row["update"])
-        )
-        assert row["direction"] == pytest.approx(kept["direction"], abs=0.03)
-        assert row["attention before"] == pytest.approx(kept["attention before"], abs=0.01)
-
-
-def test_the_command_writes_a_results_file(llama, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lm, "load", lambda name: llama)
-    monkeypatch.setattr(finetuning, "UPDATES", ("gradient descent",))
-    monkeypatch.setattr(
-        finetuning, "measure", lambda model, here, there: [{"update": "a", "direction": 0.5}] * 5
-    )
-    finetuning.main(["--cases", "1", "--out", str(tmp_path)])
-    (path,) = tmp_path.glob("*.json")
-    assert path.name == "finetuning-smollm2-135m.json"
-    text = path.read_text()
-    assert "python -m course_lib.learning.finetuning --model smollm2-135m --cases 1" in text
-    assert text.count('"untrained"') == 10

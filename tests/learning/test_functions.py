@@ -11,8 +11,10 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from course_lib.learning import functions
-from course_lib.learning.functions import FAMILIES, Interleaved, Prompts, Regressor
+from course_lib.learning.functions import Interleaved, Regressor
 from course_lib.scratch.transformer import Config
+from course_lib.synthetic import regression
+from course_lib.synthetic.regression import FAMILIES, Prompts
 
 CONFIG = Config(vocab=3, length=12, layers=2, heads=2, d=16)
 ROTARY = Config(vocab=3, length=12, layers=2, heads=2, d=16, rotary=True)
@@ -30,119 +32,6 @@ def prompts(n=7, d=3, B=5, m=2, seed=0):
     w = torch.randn(B, d, 1, generator=generator, dtype=torch.float64)
     noise = 0.3 * torch.randn(B, n, generator=generator, dtype=torch.float64)
     return Prompts(x, (x @ w)[..., 0] + noise, query, (query @ w)[..., 0])
-
-
-# Functions
-
-
-@pytest.mark.parametrize("family", [FAMILIES["linear-5"], FAMILIES["sparse-8"]])
-def test_linear_functions_are_linear(family):
-    function = family.function(4, family.d, seeded())
-    a, b = torch.randn(2, 4, 6, family.d, generator=seeded(1))
-    torch.testing.assert_close(function(2 * a - b), 2 * function(a) - function(b), atol=1e-5, rtol=1e-5)
-
-
-def test_sparse_functions_use_as_many_coordinates_as_said():
-    function = functions.linear(200, 8, seeded(), nonzero=2)
-    slopes = function(torch.eye(8).expand(200, 8, 8))
-    assert ((slopes != 0).sum(1) == 2).all()
-    assert (slopes != 0).any(0).all()  # at all places
-
-
-def test_trees_depend_on_three_signs_and_have_eight_values():
-    tree = functions.tree(50, 5, seeded())
-    x = torch.randn(50, 300, 5, generator=seeded(1))
-    values = tree(x)
-    torch.testing.assert_close(tree(x.sign()), values)
-    assert max(len(v.unique()) for v in values) == 8
-    assert min(len(v.unique()) for v in values) >= 2
-
-
-def test_a_tree_goes_left_at_negative_coordinates():
-    tree = functions.tree(1, 1, seeded(), depth=1)
-    low, high = tree(torch.tensor([[[-1.0], [1.0]]]))[0]
-    generator = seeded()
-    torch.randint(1, (1, 1), generator=generator)
-    leaves = torch.randn(1, 2, generator=generator)[0]
-    assert (low, high) == (leaves[0], leaves[1])
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [("linear-5", 5), ("sparse-8", 2), ("trees-5", 1), ("networks-8", 1)]
-)
-def test_values_are_as_large_as_said(name, size):
-    drawn = functions.draw(FAMILIES[name], COUNT, seeded())
-    assert drawn.truth.square().mean() == pytest.approx(size, rel=0.12)
-    assert drawn.truth.mean() == pytest.approx(0, abs=0.1 * size**0.5)
-
-
-def test_networks_are_not_linear_but_keep_scale():
-    network = functions.network(4, 5, seeded())
-    x = torch.randn(4, 6, 5, generator=seeded(1))
-    torch.testing.assert_close(network(3 * x), 3 * network(x))
-    assert (network(-x) + network(x)).abs().max() > 0.1
-
-
-# Prompts
-
-
-def test_a_prompt_shows_noisy_values_and_asks_for_the_true_one():
-    family = FAMILIES["linear-5"]
-    drawn = functions.draw(family, COUNT, seeded(), m=3)
-    assert drawn.x.shape == (COUNT, 20, 5)
-    assert drawn.y.shape == (COUNT, 20)
-    assert drawn.query.shape == (COUNT, 3, 5)
-    assert drawn.truth.shape == (COUNT, 3)
-    w = torch.linalg.lstsq(drawn.query[:, :, :], drawn.truth[..., None]).solution  # any w of the right values
-    fit = torch.linalg.lstsq(drawn.x, drawn.y[..., None])
-    residual = (drawn.x @ fit.solution)[..., 0] - drawn.y
-    assert (residual.square().sum(1) / (20 - 5)).mean().sqrt() == pytest.approx(0.3, rel=0.03)
-    torch.testing.assert_close((drawn.query @ w)[..., 0], drawn.truth, atol=1e-3, rtol=1e-3)
-    exact = functions.draw(family, 50, seeded(), noise=0.0)
-    torch.testing.assert_close(functions.least_squares(*exact[:3]), exact.truth, atol=1e-3, rtol=1e-3)
-
-
-def test_first_keeps_the_questions():
-    drawn = functions.draw(FAMILIES["trees-5"], 3, seeded(), m=2)
-    three = drawn.first(3)
-    assert three.x.shape == (3, 3, 5)
-    assert torch.equal(three.y, drawn.y[:, :3])
-    assert torch.equal(three.query, drawn.query)
-
-
-def test_changed_prompts():
-    family, usual = FAMILIES["linear-8"], functions.draw(FAMILIES["linear-8"], COUNT, seeded(), m=2)
-    scaled = functions.draw(family, COUNT, seeded(), m=2, scale=3.0)
-    torch.testing.assert_close(scaled.x, 3 * usual.x)
-    torch.testing.assert_close(scaled.truth, 3 * usual.truth)
-    higher = functions.draw(family, COUNT, seeded(), m=2, scale_y=3.0)
-    torch.testing.assert_close(higher.x, usual.x)
-    torch.testing.assert_close(higher.truth, 3 * usual.truth)
-    shifted = functions.draw(family, COUNT, seeded(), m=2, shift=2.0)
-    offset = shifted.x - usual.x
-    torch.testing.assert_close(offset, offset[:, :1].expand_as(offset), atol=1e-5, rtol=0)
-    torch.testing.assert_close(offset.norm(dim=-1), torch.full((COUNT, 32), 2.0), atol=1e-4, rtol=0)
-    assert torch.equal(functions.draw(family, COUNT, seeded(), m=2, noise=1.0).truth, usual.truth)
-
-
-def test_skewed_inputs_have_the_covariance_that_is_said():
-    drawn = functions.draw(FAMILIES["linear-5"], 3000, seeded(), skewed=True)
-    gram = drawn.x.mT @ drawn.x / 20
-    assert gram.diagonal(dim1=1, dim2=2).sum(1).mean() == pytest.approx(5, rel=0.05)
-    torch.testing.assert_close(
-        gram.mean(0), torch.eye(5), atol=0.15, rtol=0
-    )  # directions differ between prompts
-    largest = torch.linalg.eigvalsh(gram)[:, -1].mean()
-    assert largest == pytest.approx(5 / (1 + 1 / 4 + 1 / 9 + 1 / 16 + 1 / 25), rel=0.1)
-
-
-def test_questions_come_from_the_other_half_space():
-    drawn = functions.draw(FAMILIES["linear-5"], 300, seeded(), m=4, sides=True)
-    between = drawn.x.mean(1)[:, None] - drawn.query.mean(1)[:, None]
-    direction = torch.linalg.lstsq(drawn.x, torch.ones(300, 20, 1)).solution.mT  # points to the examples
-    assert (drawn.x @ between.mT > 0).float().mean() > 0.85
-    assert (drawn.query @ direction.mT < 0).float().mean() > 0.8
-    torch.testing.assert_close(drawn.x.square().mean(), torch.tensor(1.0), atol=0.05, rtol=0)
 
 
 # Algorithms
@@ -319,7 +208,7 @@ def test_errors_by_number_of_examples():
 
 def test_squared_error_is_that_of_the_lesson():
     model = build(Regressor)
-    lesson = functions.lesson(6, seeded(), family=functions.Family(functions.linear, 3, 4, noise=0.1))
+    lesson = functions.lesson(6, seeded(), family=regression.Family(regression.linear, 3, 4, noise=0.1))
     assert lesson.shape == (6, 4, 4)
     x, y = lesson[..., :3], lesson[..., 3]
     third = functions.transformer(x[:, :2], y[:, :2], x[:, 2:3], model=model)[:, 0]
@@ -330,12 +219,12 @@ def test_squared_error_is_that_of_the_lesson():
 
 
 def test_evaluation_compares_on_the_same_prompts():
-    family = functions.Family(functions.linear, 3, 8, noise=0.2)
+    family = regression.Family(regression.linear, 3, 8, noise=0.2)
     found = functions.evaluate(build(Regressor), family)
     assert set(found) == {
         f"{who}, {n} examples" for who in ("model", "ridge", "3 nearest") for n in (3, 6, 8)
     }
-    drawn = functions.draw(family, 2000, seeded(1), m=4)
+    drawn = regression.draw(family, 2000, seeded(1), m=4)
     best = functions.errors(partial(functions.ridge, noise=0.2), drawn, (6,)).mean()
     assert found["ridge, 6 examples"] == pytest.approx(best.item())
     assert found["ridge, 8 examples"] < found["ridge, 6 examples"] < found["3 nearest, 6 examples"]
@@ -347,6 +236,6 @@ def test_bad_input_is_named(kind):
     with pytest.raises(ValueError, match="x: 2 coordinates, expected 3"):
         model(torch.zeros(1, 4, 2), torch.zeros(1, 4))
     with pytest.raises(ValueError, match="m=0"):
-        functions.draw(FAMILIES["linear-5"], 2, seeded(), m=0)
+        regression.draw(FAMILIES["linear-5"], 2, seeded(), m=0)
     with pytest.raises(ValueError, match=r"config.rotary=False"):
         Interleaved(CONFIG)

@@ -9,9 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from course_lib import lm
+from course_lib import lm, readouts
 from course_lib.lm.packing import batches, pack
-from course_lib.readouts import averages as attention
 
 ATTENTIONS, PROJECTIONS = ("self_attn", "attn", "attention"), ("o_proj", "c_proj", "dense")
 EXACT = {"atol": 2e-4, "rtol": 0}
@@ -78,7 +77,7 @@ def test_long_prompts_and_many_siblings(tiny):
     assert_close(lm.forward(tiny, prompts).logits, last_logits(tiny, prompts), **EXACT)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prompts=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=12))
 def test_any_set_of_prompts(llama, prompts):
     assert_close(lm.forward(llama, prompts).logits, last_logits(llama, prompts), **EXACT)
@@ -227,7 +226,7 @@ def test_a_write_in_some_prompts_leaves_the_others_as_they_are(llama, kind, posi
 
 
 def test_softmax_in_place_of_softmax_changes_nothing(tiny):
-    attends = [lm.Attend(layer, attention.softmax) for layer in range(tiny.n_layers)]
+    attends = [lm.Attend(layer, readouts.softmax) for layer in range(tiny.n_layers)]
     assert_close(lm.forward(tiny, PROMPTS, attend=attends).logits, last_logits(tiny, PROMPTS), **EXACT)
 
 
@@ -238,8 +237,8 @@ def test_other_ways_to_attend_in_some_heads(tiny):
         return out.heads  # (N, layers, P, n_heads, head_dim)
 
     usual = heads([])
-    uniform = heads(lm.Attend(1, attention.uniform))
-    two = heads([lm.Attend(1, attention.uniform, heads=[0, 1])])
+    uniform = heads(lm.Attend(1, readouts.uniform))
+    two = heads([lm.Attend(1, readouts.uniform, heads=[0, 1])])
     assert_close(two[:, 0, :, [0, 1]], uniform[:, 0, :, [0, 1]], **EXACT)
     assert_close(two[:, 0, :, [2, 3]], usual[:, 0, :, [2, 3]], **EXACT)
     assert_close(two[:, :, 1], usual[:, :, 1], **EXACT)  # the first token sees only itself
@@ -253,7 +252,7 @@ def test_uniform_attention_averages_the_values(llama):
 
     def readout(queries, keys, values, mask):
         seen.append((queries.shape, keys.shape, values.shape, mask.shape))
-        outputs, weights = attention.uniform(queries, keys, values, mask)
+        outputs, weights = readouts.uniform(queries, keys, values, mask)
         seen.append((weights, values))
         return outputs, weights
 
@@ -314,7 +313,7 @@ def test_a_cut_hides_a_token(tiny):
 
 def test_a_readout_of_another_dtype_or_shape(llama):
     def double(q, k, v, mask):
-        return attention.softmax(q.double(), k.double(), v.double(), mask)
+        return readouts.softmax(q.double(), k.double(), v.double(), mask)
 
     same = lm.forward(llama, PROMPTS, attend=lm.Attend(1, double)).logits
     assert_close(same, last_logits(llama, PROMPTS), **EXACT)
@@ -323,7 +322,7 @@ def test_a_readout_of_another_dtype_or_shape(llama):
 
 
 def test_hull_in_place_of_softmax(llama):
-    readout = attention.hull
+    readout = readouts.onto_hull
     together = lm.forward(llama, PROMPTS, attend=lm.Attend(1, readout)).logits
     alone = torch.cat([lm.forward(llama, [p], attend=lm.Attend(1, readout)).logits for p in PROMPTS])
     assert_close(together, alone, **EXACT)
@@ -373,8 +372,8 @@ def test_bfloat16(llama):
         ({"write": lm.Write(0, 0.0, prompts=[1, 1])}, r"prompts=\[1, 1\]: expected different numbers"),
         ({"write": lm.Write(0, 0.0, prompts=[])}, r"prompts=\[\]: expected different numbers"),
         ({"write": lm.Write(0, torch.zeros(7))}, r"value: shape \(7,\), expected \(32,\) or \(2, 32\)"),
-        ({"attend": lm.Attend(4, attention.uniform)}, "layer 4: expected 0 … 3"),
-        ({"attend": lm.Attend(0, attention.uniform, heads=[1, 4])}, "head 4: expected 0 … 3"),
+        ({"attend": lm.Attend(4, readouts.uniform)}, "layer 4: expected 0 … 3"),
+        ({"attend": lm.Attend(0, readouts.uniform, heads=[1, 4])}, "head 4: expected 0 … 3"),
         ({"attend": lm.Attend(0, "softmax")}, "readout: expected a function, got 'softmax'"),
         ({"weigh": lm.Weigh([4], [[], []])}, "layer 4: expected 0 … 3"),
         ({"weigh": lm.Weigh([0], [[], []], heads=[4])}, "head 4: expected 0 … 3"),
@@ -387,7 +386,7 @@ def test_bfloat16(llama):
             r"links\[1\] cuts all that position 1 sees",
         ),
         (
-            {"weigh": lm.Weigh([0, 2], [[], []]), "attend": lm.Attend(2, attention.uniform)},
+            {"weigh": lm.Weigh([0, 2], [[], []]), "attend": lm.Attend(2, readouts.uniform)},
             "attend and weigh: layer 2 is in both",
         ),
         (

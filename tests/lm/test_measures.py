@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from course_lib import lm
-from course_lib.readouts import averages as attention
+from course_lib import lm, readouts
 
 
 def test_losses_are_those_of_a_plain_forward(tiny):
@@ -16,7 +15,7 @@ def test_losses_are_those_of_a_plain_forward(tiny):
         logits[:, :-1].flatten(0, 1), torch.tensor(prompts)[:, 1:].flatten(), reduction="none"
     )
     assert_close(lm.token_losses(tiny, prompts).flatten(), expected, atol=1e-4, rtol=0)
-    uniform = lm.token_losses(tiny, prompts, [lm.Attend(layer, attention.uniform) for layer in range(4)])
+    uniform = lm.token_losses(tiny, prompts, [lm.Attend(layer, readouts.uniform) for layer in range(4)])
     assert (uniform[:, 0] - expected.view(2, 4)[:, 0]).abs().max() < 1e-4  # the first token sees only itself
     assert (uniform - expected.view(2, 4)).abs().max() > 3e-4
 
@@ -42,7 +41,7 @@ def test_queries_and_keys_give_the_attention_of_the_model(tiny):
     read = lm.Read(attention=[2, 1], positions=list(range(5)))
     expected = lm.forward(tiny, [prompt], read).attention[0].transpose(1, 2)  # (layers, heads, T, T)
     mask = torch.ones(5, 5, dtype=torch.bool).tril()
-    assert_close(attention.softmax(queries, keys, keys, mask)[1], expected, atol=1e-5, rtol=0)
+    assert_close(readouts.softmax(queries, keys, keys, mask)[1], expected, atol=1e-5, rtol=0)
 
 
 def test_keys_are_those_of_the_projection(llama):

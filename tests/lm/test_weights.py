@@ -164,7 +164,7 @@ def test_a_damaged_folder_is_named_and_made_anew(site, conversions, file, harm):
     assert len(conversions) == 2
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_changed_byte_is_found_when_all_is_hashed_anew(site, data):
     folder = weights.prepare("tiny")

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.fewshot.demonstrations import Case, Format, orders, score
-from course_lib.prompting import by_model as lm_selection
+from course_lib import lm
+from course_lib.fewshot import Case, Format, orders, score
+from course_lib.fewshot.classification import FORMATS
+from course_lib.lm import sampling
 from course_lib.prompting import ordering
 
 FORMAT = Format("Q: {x}\nA: {y}", "\n\n", "Answer.\n")
@@ -18,7 +20,7 @@ LABELS = ("no", "yes")
 
 def slow(model, case, x):
     each = [FORMAT.tokens(model, case.demonstrations, x, label) for label in LABELS]
-    return score(model, *map(list, zip(*each, strict=True)))[0].log_softmax(-1)
+    return score(model, [each[0][0]], [[answer for _, answer in each]]).log_p[0].log_softmax(-1)
 
 
 def log_p_of(answers, n_labels):
@@ -29,7 +31,7 @@ def log_p_of(answers, n_labels):
 
 def test_all_orders_are_asked_as_one_by_one(llama):
     every = orders(CASE)
-    found = ordering.ask(llama, FORMAT, every, LABELS)
+    found = ordering.order_scores(llama, FORMAT, every, LABELS)
     assert found.shape == (6, 2, 2)
     wanted = torch.stack([torch.stack([slow(llama, case, x) for x, _ in CASE.queries]) for case in every])
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
@@ -37,7 +39,7 @@ def test_all_orders_are_asked_as_one_by_one(llama):
 
 
 def test_hits():
-    found = ordering.hits(log_p_of([[0, 1, 2], [2, 1, 0]], 3), torch.tensor([0, 1, 0]))
+    found = ordering.right_answers(log_p_of([[0, 1, 2], [2, 1, 0]], 3), torch.tensor([0, 1, 0]))
     assert found.tolist() == [[1, 1, 0], [0, 1, 1]]
 
 
@@ -52,7 +54,7 @@ def test_tilt_is_what_has_to_change():
     right = torch.tensor([0, 0, 1, 2])
     answers = torch.tensor([[0, 0, 1, 2], [2, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 2]])
     torch.testing.assert_close(
-        ordering.tilt(answers, right, 3), torch.tensor([0.0, 0.0, 0.5, 0.5], dtype=torch.double)
+        ordering.answer_imbalance(answers, right, 3), torch.tensor([0.0, 0.0, 0.5, 0.5], dtype=torch.double)
     )
 
 
@@ -61,7 +63,7 @@ def test_tilt_bounds_accuracy(q, labels, seed):
     generator = torch.Generator().manual_seed(seed)
     answers = torch.randint(labels, (5, q), generator=generator)
     right = torch.randint(labels, (q,), generator=generator)
-    found = ordering.tilt(answers, right, labels)
+    found = ordering.answer_imbalance(answers, right, labels)
     assert (found >= 0).all()
     assert ((answers == right).double().mean(1) <= 1 - found + 1e-9).all()
 
@@ -116,7 +118,7 @@ def test_probes_are_written_after_each_order(llama, monkeypatch):
         seen.append((opening, n, seed))
         return [] if seed == 7 else [f"text {seed // 3}"]
 
-    monkeypatch.setattr(ordering, "write", write)
+    monkeypatch.setattr(lm, "sample_texts", write)
     texts = ordering.written_probes(llama, FORMAT, orders(CASE), seed=5)
     assert texts == ["text 1", "text 2", "text 3"]  # copies are left out
     assert [n for _, n, _ in seen] == [1] * 6
@@ -126,12 +128,8 @@ def test_probes_are_written_after_each_order(llama, monkeypatch):
 
 def test_real_probes_are_texts(real):
     case = Case([("a joyless , idiotic film .", "negative"), ("warm and very funny .", "positive")], [])
-    texts = ordering.written_probes(real, lm_selection_format(), orders(case))
-    assert all(lm_selection.SHORTEST <= len(text.split()) <= lm_selection.LONGEST for text in texts)
-
-
-def lm_selection_format():
-    return Format("Review: {x}\nSentiment: {y}", "\n\n")
+    texts = ordering.written_probes(real, FORMATS["sentiment"], orders(case))
+    assert all(sampling.SHORTEST <= len(text.split()) <= sampling.LONGEST for text in texts)
 
 
 def test_calibration_divides_by_mean_probabilities():
@@ -144,3 +142,20 @@ def test_calibration_divides_by_mean_probabilities():
 def test_each_prompt_is_calibrated_by_itself():
     log_p = torch.randn(4, 1, 3).log_softmax(-1)
     torch.testing.assert_close(ordering.calibrate(log_p, log_p), torch.full((4, 1, 3), 1 / 3).log())
+
+
+@pytest.mark.parametrize("name", ordering.PLANS)
+def test_sets_are_balanced_and_apart(name):
+    plan = ordering.PLANS[name]._replace(sets=3, queries=6)
+    drawn = ordering.draw_sets(plan, 10)
+    asked = [pair for case, _ in drawn for pair in case.queries]
+    assert len(set(asked)) == 18
+    assert {y for _, y in asked} <= set(plan.labels)
+    for case, dev in drawn:
+        shown = [y for _, y in case.demonstrations]
+        assert len(set(case.demonstrations)) == len(shown)
+        assert shown == [y for y in plan.labels for _ in range(plan.shots)]
+        assert len(set(dev)) == 10
+        assert [y for _, y in dev] == [y for y in plan.labels for _ in range(10 // len(plan.labels))]
+        assert not set(dev) & {*case.demonstrations, *asked}
+    assert drawn[0][0].demonstrations != drawn[1][0].demonstrations

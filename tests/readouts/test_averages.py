@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.readouts import averages as attention
-from course_lib.readouts.averages import (
+from course_lib.readouts import (
+    averages,
     distance_softmax,
-    hull,
+    onto_hull,
     onto_simplex,
     softmax,
     sparsemax,
@@ -27,8 +27,8 @@ READOUTS = {
     "sparsemax": sparsemax,
     "unit_norm": unit_norm,
     "uniform": uniform,
-    "hull": hull,
-    "sparse hull": partial(hull, max_support=2),
+    "hull": onto_hull,
+    "sparse hull": partial(onto_hull, max_support=2),
 }
 every = pytest.mark.parametrize("readout", READOUTS.values(), ids=READOUTS)
 
@@ -120,16 +120,16 @@ def test_unit_norm_is_softmax_in_another_length():
 
 def test_hull_is_the_projection():
     p = project(0.5 * Q[0, 0], K[0, 0])
-    outputs, weights = hull(Q[0, 0], K[0, 0], K[0, 0], scale=0.5)
+    outputs, weights = onto_hull(Q[0, 0], K[0, 0], K[0, 0], scale=0.5)
     torch.testing.assert_close(weights, p.coordinates)
     torch.testing.assert_close(outputs, p.point)
 
 
 @pytest.mark.parametrize("mask", [MASK, None])
 def test_large_sets_of_keys_one_by_one(mask, monkeypatch):
-    together = hull(Q[:, :1], K, V, mask)
-    monkeypatch.setattr(attention, "_LARGE", 0)
-    for one, other in zip(hull(Q[:, :1], K, V, mask), together, strict=True):
+    together = onto_hull(Q[:, :1], K, V, mask)
+    monkeypatch.setattr(averages, "_LARGE", 0)
+    for one, other in zip(onto_hull(Q[:, :1], K, V, mask), together, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -171,6 +171,6 @@ def test_on_cuda(readout):
 
 
 def test_a_readout_takes_its_options_by_name():
-    for name in ("softmax", "distance_softmax", "sparsemax", "unit_norm", "hull"):
+    for name in ("softmax", "distance_softmax", "sparsemax", "unit_norm", "onto_hull"):
         with pytest.raises(TypeError):
-            getattr(attention, name)(Q, K, V, None, 1.0)
+            getattr(averages, name)(Q, K, V, None, 1.0)

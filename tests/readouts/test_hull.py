@@ -90,7 +90,7 @@ def test_optimal_in_float32(family):
     assert relative_gap(q, v, a / a.sum(-1, keepdim=True)).max() <= 1e-5
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 30), st.integers(1, 10), st.floats(0, 3), st.integers(0, 10**6))
 def test_agrees_with_nnls(n, d, spread, seed):
     v, q = randn(n, d, seed=seed), spread * randn(d, seed=seed + 1)
@@ -101,7 +101,7 @@ def test_agrees_with_nnls(n, d, spread, seed):
     torch.testing.assert_close(project(q, v).point, other, rtol=1e-7, atol=1e-7)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 10), st.floats(0, 3), st.integers(0, 10**6))
 def test_agrees_with_quadratic_programming(n, spread, seed):
     v, q = randn(n, n + 2, seed=seed), spread * randn(n + 2, seed=seed + 1)

@@ -8,14 +8,14 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from course_lib.readouts import averages as attention
+from course_lib import readouts
 from course_lib.scratch.transformer import Config, Transformer, logits, turned
 
 CONFIG = Config(vocab=11, length=9, layers=3, heads=4, d=32)
 TOKENS = torch.randint(11, (5, 9), generator=torch.Generator().manual_seed(0))
 
 
-def seeded(config=CONFIG, readout=attention.softmax):
+def seeded(config=CONFIG, readout=readouts.softmax):
     torch.manual_seed(0)
     return Transformer(config, readout)
 
@@ -74,7 +74,7 @@ def test_logits_are_those_of_the_model_without_gradients():
     torch.testing.assert_close(logits(model, TOKENS), model(TOKENS))
 
 
-@pytest.mark.parametrize("readout", [attention.softmax, attention.sparsemax, attention.hull])
+@pytest.mark.parametrize("readout", [readouts.softmax, readouts.sparsemax, readouts.onto_hull])
 def test_the_future_is_not_seen(readout):
     model = seeded(readout=readout)
     changed = TOKENS.clone()
@@ -88,12 +88,12 @@ def test_the_future_is_not_seen(readout):
 @pytest.mark.parametrize(
     "readout",
     [
-        attention.softmax,
-        attention.distance_softmax,
-        attention.sparsemax,
-        attention.unit_norm,
-        attention.hull,
-        partial(attention.hull, max_support=2),
+        readouts.softmax,
+        readouts.distance_softmax,
+        readouts.sparsemax,
+        readouts.unit_norm,
+        readouts.onto_hull,
+        partial(readouts.onto_hull, max_support=2),
     ],
 )
 def test_it_learns_to_copy_the_token_before_with_every_readout(readout):

@@ -20,7 +20,7 @@ def scipy_of(family, a, b):
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 4), st.floats(0, 1), st.floats(0, 1))
 def test_densities_equal_scipy(family, u, v):
     one = d.from_quantiles(*(torch.tensor([x]) for x in (family, u, v)))

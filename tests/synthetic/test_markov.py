@@ -33,7 +33,7 @@ def joint(mixture, tokens):
     return total
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 1000), st.data())
 def test_inference_equals_enumeration(K, H, V, seed, data):
     mixture = random_mixture(K, H, V, seed)

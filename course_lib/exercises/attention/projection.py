@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from course_lib.attention import projection as pj
 from course_lib.page.exercises import Exercise
-from course_lib.readouts.averages import onto_simplex
-from course_lib.readouts.averages import projection as pj
+from course_lib.readouts import onto_simplex
 
 # 1 The nearest point of a segment
 

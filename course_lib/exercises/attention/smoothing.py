@@ -7,8 +7,8 @@ from math import log
 
 import torch
 
+from course_lib.attention import smoothing
 from course_lib.page.exercises import Exercise
-from course_lib.readouts.averages import smoothing
 
 # 1 How many neighbours?
 

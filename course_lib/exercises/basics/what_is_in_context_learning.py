@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from scipy import stats
 
-from course_lib.fewshot import demonstrations as icl
+from course_lib import fewshot, stats
 from course_lib.page.exercises import Exercise
 
 # 1 Write a format
@@ -17,7 +17,7 @@ OPPOSITES = [("wet", "dry"), ("early", "late"), ("full", "empty"), ("left", "rig
 
 
 def _template(example: str, separator: str, end: str = "") -> Callable[..., str]:
-    form = icl.Format(example, separator)
+    form = fewshot.Format(example, separator)
     return lambda demonstrations, query: form.context(demonstrations, query) + end
 
 
@@ -57,19 +57,19 @@ template = Exercise(
 # 2 Could it be copying?
 
 
-def _answers(case: icl.Case) -> set[str]:
+def _answers(case: fewshot.Case) -> set[str]:
     return {y for _, y in case.demonstrations}
 
 
-def _copied(case: icl.Case) -> float:
+def _copied(case: fewshot.Case) -> float:
     return sum(y in _answers(case) for _, y in case.queries) / len(case.queries)
 
 
-def _numbers_case(generator: torch.Generator, shots: int, n_queries: int) -> icl.Case:
+def _numbers_case(generator: torch.Generator, shots: int, n_queries: int) -> fewshot.Case:
     """Numbers with their remainder; a pair may come again."""
     numbers = torch.randint(100, (shots + n_queries,), generator=generator).tolist()
     pairs = [(str(n), str(n % 10)) for n in numbers]
-    return icl.Case(pairs[:shots], pairs[shots:])
+    return fewshot.Case(pairs[:shots], pairs[shots:])
 
 
 copied = Exercise(
@@ -77,19 +77,19 @@ copied = Exercise(
     reference=_copied,
     inputs={
         "two queries": lambda _: (
-            icl.Case(
+            fewshot.Case(
                 [("Lima", "America"), ("Oslo", "Europe"), ("Rome", "Europe")],
                 [("Paris", "Europe"), ("Cairo", "Africa")],
             ),
         ),
         "a word that is asked again": lambda _: (
-            icl.Case(
+            fewshot.Case(
                 [("bank", "money"), ("bark", "tree"), ("bat", "animal"), ("light", "lamp")],
                 [("bank", "river"), ("bark", "tree"), ("wolf", "animal")],
             ),
         ),
         "many queries": lambda generator: (_numbers_case(generator, shots=6, n_queries=20),),
-        "no demonstrations": lambda _: (icl.Case([], [("Paris", "Europe"), ("Cairo", "Africa")]),),
+        "no demonstrations": lambda _: (fewshot.Case([], [("Paris", "Europe"), ("Cairo", "Africa")]),),
     },
     mistakes={
         "counts the queries: divide by their number": lambda case: sum(
@@ -141,7 +141,7 @@ def _log_probs(*shape: int) -> Callable[[torch.Generator], tuple[torch.Tensor]]:
 
 centred = Exercise(
     3,
-    reference=icl.centred,
+    reference=fewshot.without_tilt,
     inputs={
         "two queries and two labels": _log_probs(2, 2),
         "five queries and three labels": _log_probs(5, 3),
@@ -263,7 +263,7 @@ def _right(cases: int, queries: int) -> Callable[[torch.Generator], tuple[torch.
 
 interval = Exercise(
     5,
-    reference=lambda right: icl.mean_interval(right.float().mean(-1)),
+    reference=lambda right: stats.mean_interval(right.float().mean(-1)),
     inputs={
         "ten cases of four queries": _right(10, 4),
         "as many cases as queries": _right(8, 8),
@@ -277,7 +277,7 @@ interval = Exercise(
             (right.mean().item(),) * 3
         ),
         "takes all answers as independent, so that the interval is too narrow: one value per case": (
-            lambda right: icl.mean_interval(right)
+            lambda right: stats.mean_interval(right)
         ),
         "takes all answers as independent, and uses the normal 1.96: one value per case, and t": (
             lambda right: _interval(right, stats.norm.ppf(0.975))
@@ -292,7 +292,7 @@ interval = Exercise(
             right.mean(-1), _t(len(right)) / sqrt(len(right))
         ),
         "takes one value per query: average over the queries, to have one per case": lambda right: (
-            icl.mean_interval(right.mean(0))
+            stats.mean_interval(right.mean(0))
         ),
         "uses the normal 1.96: few cases need the wider t": lambda right: _interval(
             right.mean(-1), stats.norm.ppf(0.975)
@@ -310,7 +310,7 @@ interval = Exercise(
             right.mean(-1), _t(len(right), lost=0)
         ),
         "gives how far the interval reaches, not where it ends": lambda right: _reaches(
-            icl.mean_interval(right.mean(-1))
+            stats.mean_interval(right.mean(-1))
         ),
     },
 )
