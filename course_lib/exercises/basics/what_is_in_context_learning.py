@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import sqrt
 
 import torch
-from scipy import stats
+from scipy.stats import norm, t
 
 from course_lib import fewshot, stats
 from course_lib.page.exercises import Exercise
@@ -243,7 +243,7 @@ def _interval(values: torch.Tensor, quantile: float, correction: int = 1) -> Int
 
 
 def _t(cases: int, probability: float = 0.975, lost: int = 1) -> float:
-    return float(stats.t.ppf(probability, cases - lost))
+    return float(t.ppf(probability, cases - lost))
 
 
 def _reaches(interval: Interval) -> Interval:
@@ -280,10 +280,10 @@ interval = Exercise(
             lambda right: stats.mean_interval(right)
         ),
         "takes all answers as independent, and uses the normal 1.96: one value per case, and t": (
-            lambda right: _interval(right, stats.norm.ppf(0.975))
+            lambda right: _interval(right, norm.ppf(0.975))
         ),
         "takes all answers as independent, with √(p(1 − p)/N): one value per case, and t": lambda right: (
-            _interval(right, stats.norm.ppf(0.975), correction=0)
+            _interval(right, norm.ppf(0.975), correction=0)
         ),
         "takes all answers as independent, with √(p(1 − p)/N) and t: one value per case": lambda right: (
             _interval(right, _t(right.numel()), correction=0)
@@ -295,7 +295,7 @@ interval = Exercise(
             stats.mean_interval(right.mean(0))
         ),
         "uses the normal 1.96: few cases need the wider t": lambda right: _interval(
-            right.mean(-1), stats.norm.ppf(0.975)
+            right.mean(-1), norm.ppf(0.975)
         ),
         "uses the standard deviation of a population: divide the sum of squares by C − 1, as .std() does": (
             lambda right: _interval(right.mean(-1), _t(len(right)), correction=0)
