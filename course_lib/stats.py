@@ -28,37 +28,43 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_interval(values: torch.Tensor, confidence: float = 0.95) -> Interval:
+def mean_interval(values: torch.Tensor, confidence: float = 0.95, resolution: float = 0.0) -> Interval:
     """Mean of independent real numbers with Student's t interval (Student 1908). Not for shares.
 
     Args:
         values: (N,) one number for each trial, of any unit; another shape is flattened.
         confidence: probability to cover the mean, for normal values.
+        resolution: that values were rounded to, as in a file; adds the variance of rounding, resolution²/12.
 
     Returns:
         Mean and interval in the unit of the values.
 
     Raises:
-        ValueError: fewer than two values, a value is not finite, or all values agree.
+        ValueError: fewer than two values, a value is not finite, or all values agree and are not
+            rounded.
     """
     values = _finite(values, "values").double()
-    if (values == values[0]).all():
+    if not resolution and (values == values[0]).all():
         raise ValueError(
             f"values: all {len(values)} are {values[0].item():g}: an interval of width zero says nothing; "
             "for shares use share_interval or share_difference"
         )
     mean = values.mean().item()
-    half = stdtrit(len(values) - 1, _upper(confidence)) * values.std().item() / sqrt(len(values))
+    error = sqrt((values.var().item() + resolution**2 / 12) / len(values))
+    half = stdtrit(len(values) - 1, _upper(confidence)) * error
     return Interval(mean, mean - half, mean + half)
 
 
-def paired_difference(a: torch.Tensor, b: torch.Tensor, confidence: float = 0.95) -> Interval:
+def paired_difference(
+    a: torch.Tensor, b: torch.Tensor, confidence: float = 0.95, resolution: float = 0.0
+) -> Interval:
     """Mean of a − b with Student's t interval, of real numbers measured on the same trials. Not for shares.
 
     Args:
         a: (N,) one number for each trial.
         b: (N,) numbers of the same trials, in the same order and unit.
         confidence: see `mean_interval`.
+        resolution: that the numbers were rounded to, see there.
 
     Returns:
         Mean difference and interval in the unit of the numbers.
@@ -67,7 +73,7 @@ def paired_difference(a: torch.Tensor, b: torch.Tensor, confidence: float = 0.95
         ValueError: the shapes differ, or `mean_interval` refuses the differences.
     """
     _same_shape(a, b)
-    return mean_interval(a.double() - b.double(), confidence)
+    return mean_interval(a.double() - b.double(), confidence, resolution * 2**0.5)
 
 
 def share_interval(hits: torch.Tensor, of: int | None = None, confidence: float = 0.95) -> Interval:

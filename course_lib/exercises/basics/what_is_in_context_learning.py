@@ -139,7 +139,7 @@ def _log_probs(*shape: int) -> Callable[[torch.Generator], tuple[torch.Tensor]]:
     return make
 
 
-centred = Exercise(
+without_tilt = Exercise(
     3,
     reference=fewshot.without_tilt,
     inputs={
@@ -292,7 +292,7 @@ interval = Exercise(
             right.mean(-1), _t(len(right)) / sqrt(len(right))
         ),
         "takes one value per query: average over the queries, to have one per case": lambda right: (
-            stats.mean_interval(right.mean(0))
+            _interval(right.mean(0), _t(right.shape[1]))
         ),
         "uses the normal 1.96: few cases need the wider t": lambda right: _interval(
             right.mean(-1), norm.ppf(0.975)
