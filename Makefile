@@ -5,8 +5,10 @@
 # make lab        open JupyterLab                  make clean      remove what was built (not the environment)
 # make colab      run every notebook as on Colab   make oldest     the unit tests with the oldest dependencies
 # make chapter PART=mechanisms NAME=my-topic          begin a chapter from a template that passes all tests
-# make reproduce MODEL=gpt2                           the table of chapter 08 for a model, into results/
+# make quick      lint, and the tests of what changed since the last commit on main, in three minutes
+# make study NAME=task-vectors MODEL=gpt2             a long table of the book for a model, into results/
 # make train CHECKPOINT=densities                     train a shipped checkpoint again, into checkpoints/
+# make verify     hash weights and texts again         make retrain    begin to train every checkpoint again
 # make repository URL=https://github.com/OWNER/NAME   write the address of the repository where it is named
 
 PYTHON ?= python3
@@ -21,11 +23,14 @@ MODEL ?= smollm2-135m
 LICENCE ?=
 CHECKPOINT ?=
 UNIT := tests --ignore=tests/site --ignore=tests/colab
+# a worker for each core, with one thread; a file is tested by one worker
+PARALLEL := -n auto --dist loadfile
 # no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
 export HF_HUB_DISABLE_PROGRESS_BARS = 1
 
-.PHONY: book serve pdf linkcheck test lint unit site nbval notebooks runtimes lab bench colab oldest chapter reproduce train repository setup clean
+.PHONY: book serve pdf linkcheck test quick lint unit site nbval notebooks runtimes lab bench colab oldest retrain verify \
+	chapter study train repository setup clean
 
 setup: .venv/ready
 
@@ -65,15 +70,29 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 unit: setup
-	$(PY) -m pytest $(UNIT)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(UNIT) $(PARALLEL)
 
 # in a browser; tests that need one are skipped where there is none
 site: book
-	$(PY) -m pytest tests/site
+	$(PY) -m course_lib.book.pdf --if-browser
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/site -n auto
 
+# whole notebooks to a worker, the longest first
 nbval: setup
-	$(PY) -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider \
-		$$($(PY) -m course_lib.book.notebooks --list)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider \
+		$(PARALLEL) --no-loadscope-reorder $$($(PY) -m course_lib.book.notebooks --list)
+
+quick: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) -m "not slow and not retrain" $$($(PY) -m course_lib.book.changed)
+
+# weekly: the first steps of every training, compared with the recorded losses
+retrain: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/scratch $(PARALLEL) -m retrain
+
+verify: setup
+	$(PY) -m course_lib.book.verify
 
 notebooks: setup
 	$(PY) -m course_lib.book.notebooks $(CHAPTER)
@@ -108,13 +127,13 @@ oldest: setup
 chapter: setup
 	$(PY) -m course_lib.book.chapter "$(PART)" "$(NAME)"
 
-# LICENCE=accepted, if you accept the terms of the weights
-reproduce: setup
-	$(PY) -m course_lib.reproduce $(MODEL) $(if $(filter accepted,$(LICENCE)),--accept-licence)
+# LICENCE=accepted, if you accept the terms of the weights; a run that was interrupted goes on where it was
+study: setup
+	$(PY) -m course_lib.studies $(NAME) --model $(MODEL) $(if $(filter accepted,$(LICENCE)),--accept-licence)
 
 # a run that was interrupted goes on where it was
 train: setup
-	$(PY) -m course_lib.train $(CHECKPOINT)
+	$(PY) -m course_lib.studies.train $(CHECKPOINT)
 
 repository: setup
 	$(PY) -m course_lib.book.repository "$(URL)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
@@ -47,11 +47,18 @@ def settle(page: Page) -> None:
     page.evaluate("() => document.fonts.ready.then(() => null)")
 
 
+def has_browser() -> bool:
+    """Whether `chromium` would find a browser."""
+    with sync_playwright() as playwright, suppress(FileNotFoundError):
+        return bool(_executable(playwright))
+    return False
+
+
 def _executable(playwright: Playwright) -> str:
-    found = next(filter(None, map(shutil.which, _NAMES)), None) or playwright.chromium.executable_path
-    if not Path(found).exists():
+    path = next(filter(None, map(shutil.which, _NAMES)), None) or playwright.chromium.executable_path
+    if not Path(path).exists():
         raise FileNotFoundError(
             "no Chromium or Chrome found: install it (apt-get install chromium) or run "
             "`.venv/bin/python -m playwright install chromium`"
         )
-    return found
+    return path

@@ -108,7 +108,7 @@ def main() -> int:
     """Executes the notebooks named on the command line, each in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.book.notebooks", description=__doc__)
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER", help="PART/NAME, or NAME (default: all)")
-    parser.add_argument("--list", action="store_true", help="only print the paths of the notebooks")
+    parser.add_argument("--list", action="store_true", help="only print the paths, the longest first")
     parser.add_argument("--measure", action="store_true", help="write down seconds and memory")
     options = parser.parse_args()
     root, cores = Path.cwd(), free_cores()
@@ -118,11 +118,12 @@ def main() -> int:
         paths = select([path for path in listed(root) if path.suffix == ".ipynb"], options.chapters)
     except ValueError as error:
         parser.error(str(error))
+    planned = plan(paths, runtimes(root), cores, free_memory_gb())
     if options.list:
-        print(*(path.relative_to(root) for path in paths))
+        print(*(path.relative_to(root) for path in planned.paths))
         return 0
     contents.update(root)
-    whole = Plan(paths, 1, CORES) if options.measure else plan(paths, runtimes(root), cores, free_memory_gb())
+    whole = Plan(paths, 1, CORES) if options.measure else planned
     costs: dict[Path, Cost] = {}
     for path, cost, error in run(execute, whole):
         if error:

@@ -7,6 +7,7 @@ first print tells on which page each heading stands.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from html import escape
 from io import BytesIO
@@ -17,7 +18,7 @@ import yaml
 from playwright.sync_api import Browser
 from pypdf import PdfReader
 
-from course_lib.book.browser import chromium, settle
+from course_lib.book.browser import chromium, has_browser, settle
 from course_lib.book.files import listed
 
 _COLLECT = Path(__file__).with_suffix(".js")
@@ -120,7 +121,12 @@ def _page_numbers(pdf: bytes) -> dict[str, int]:
 
 def main() -> int:
     """Prints the book of the current folder into `_build/pdf/book.pdf`."""
-    pdf = Path("_build", "pdf", "book.pdf")
+    parser = argparse.ArgumentParser(prog="python -m course_lib.book.pdf", description=__doc__)
+    parser.add_argument("--if-browser", action="store_true", help="do nothing where there is no browser")
+    options, pdf = parser.parse_args(), Path("_build", "pdf", "book.pdf")
+    if options.if_browser and not has_browser():
+        print("no browser: the PDF is not printed")
+        return 0
     build(Path.cwd(), pdf)
     print(f"{pdf}: {len(PdfReader(pdf).pages)} pages, {pdf.stat().st_size / 1e6:.1f} MB")
     return 0

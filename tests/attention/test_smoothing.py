@@ -178,23 +178,6 @@ def test_a_tie_is_shared_and_scikit_learn_takes_one():
     assert smoothing.predict(tie, c=1e6)[0].argmax() == 0  # the first class
 
 
-@pytest.mark.parametrize("k", [1, 4, 9])
-def test_k_nearest_is_that_of_scikit_learn(k):
-    table = a_table(n=60)
-    peer = KNeighborsRegressor(k).fit(table.keys, table.values)
-    outputs, weights = smoothing.predict(table, readouts.k_nearest, k=k)
-    np.testing.assert_allclose(outputs, peer.predict(table.queries), rtol=1e-12)
-    assert ((weights > 0).sum(-1) == k).all()
-
-
-@pytest.mark.parametrize("k", [0, 31])
-def test_k_is_a_number_of_keys(k):
-    with pytest.raises(ValueError, match=f"k={k}: expected 1 to 30 keys"):
-        smoothing.predict(a_table(), readouts.k_nearest, k=k)
-    with pytest.raises(ValueError, match="k=30: expected 1 to 29 keys"):
-        smoothing.leave_one_out(a_table(), readouts.k_nearest, k=30)
-
-
 @pytest.mark.parametrize(
     ("name", "shape"), [("digits", (898, 64, 10)), ("wine", (89, 13, 3)), ("diabetes", (221, 10, 1))]
 )
@@ -248,19 +231,6 @@ def test_scores_are_accuracy_or_explained_variance():
 def test_scores_need_outputs_like_the_truth(shape):
     with pytest.raises(ValueError, match=r"outputs: got shape .*, expected \(4, 3\)"):
         smoothing.row_scores(torch.zeros(shape), torch.eye(4)[:, :3])
-
-
-def test_intervals_are_wilsons_or_students():
-    # the standard example: 9 of 10, z = 1.96: (0.9 + z²/20 ± z √(0.009 + z²/400)) / (1 + z²/10)
-    got = smoothing.interval(torch.tensor([1.0] * 9 + [0.0]))
-    assert got == pytest.approx((0.9, 0.595850, 0.982124), abs=1e-5)
-    low, high = smoothing.interval(torch.ones(10))[1:]
-    assert low < 0.8
-    assert high == 1
-    assert smoothing.interval(torch.tensor([0.0, 1, 2, 3]))[0] == pytest.approx(1.5)
-    assert smoothing.interval(torch.tensor([0.0, 1, 2, 3]))[1] == pytest.approx(
-        1.5 - 3.182446 * 1.290994 / 2, abs=1e-5
-    )
 
 
 @given(st.integers(1, 20), st.sampled_from([0.0, 0.5, 20.0]))

@@ -6,10 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsRegressor
 
 from course_lib.readouts import (
     averages,
     distance_softmax,
+    k_nearest,
     onto_hull,
     onto_simplex,
     softmax,
@@ -174,3 +176,21 @@ def test_a_readout_takes_its_options_by_name():
     for name in ("softmax", "distance_softmax", "sparsemax", "unit_norm", "onto_hull"):
         with pytest.raises(TypeError):
             getattr(averages, name)(Q, K, V, None, 1.0)
+
+
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_k_nearest_is_that_of_scikit_learn(k):
+    queries, keys, values = randn(20, 4), randn(60, 4, seed=1), randn(60, 3, seed=2)
+    outputs, weights = k_nearest(queries, keys, values, k=k)
+    peer = torch.from_numpy(KNeighborsRegressor(k).fit(keys, values).predict(queries))
+    torch.testing.assert_close(outputs, peer)
+    assert ((weights > 0).sum(-1) == k).all()
+
+
+@pytest.mark.parametrize("k", [0, 31])
+def test_k_is_a_number_of_keys(k):
+    x = randn(30, 4)
+    with pytest.raises(ValueError, match=f"k={k}: expected 1 to 30 keys"):
+        k_nearest(x, x, x, k=k)
+    with pytest.raises(ValueError, match="k=30: expected 1 to 29 keys"):
+        k_nearest(x, x, x, ~torch.eye(30, dtype=torch.bool), k=30)

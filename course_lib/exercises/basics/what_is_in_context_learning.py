@@ -291,8 +291,8 @@ interval = Exercise(
         "divides the standard deviation of the cases by C: divide it by √C": lambda right: _interval(
             right.mean(-1), _t(len(right)) / sqrt(len(right))
         ),
-        "takes one value per query: average over the queries, to have one per case": lambda right: (
-            _interval(right.mean(0), _t(right.shape[1]))
+        "takes one value per query: average over the queries, to have one per case": lambda right: _interval(
+            right.mean(0), _t(right.shape[1])
         ),
         "uses the normal 1.96: few cases need the wider t": lambda right: _interval(
             right.mean(-1), norm.ppf(0.975)

