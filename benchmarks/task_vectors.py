@@ -1,6 +1,6 @@
 """The task-vector protocol against the published way of computing it, in one run on the same prompts.
 
-    python benchmarks/task_vectors.py [--model smollm2-135m] [--trials 10] [--queries 5] [--tasks antonyms …]
+    python benchmarks/task_vectors.py [--model smollm2-135m] [--cases 10] [--queries 5] [--tasks antonyms …]
 
 The peer does what Hendel et al. (2023) describe with plain batches of transformers: one full prompt for each
 query and each dummy query, padded on the left, and one forward with a hook for every layer of the sweep. As
@@ -77,18 +77,18 @@ def published_way(
     """Accuracy by layer, and the right answers of the three procedures, query by query."""
     halves = task.split()
     n_queries = min(n_queries, *(len(half.pairs) - 6 for half in halves))
-    tried, trials = (
+    tried, cases = (
         tv.draw(half, 5, n, n_queries) for half, n in zip(halves, (n_cases // 2, n_cases), strict=True)
     )
 
     def asked(some: list[fewshot.Case], kind: str) -> list[list[int]]:
-        each = [(trial, x) for trial in some for x, _ in trial.queries]
+        each = [(case, x) for case in some for x, _ in case.queries]
         if kind == "dummy":
             return [tv.ARROW.tokens(model, t.demonstrations, t.dummy)[0] for t, _ in each]
         return [tv.ARROW.tokens(model, t.demonstrations if kind == "full" else [], x)[0] for t, x in each]
 
     def wanted(some: list[fewshot.Case]) -> torch.Tensor:
-        answers = [tv.ARROW.tokens(model, [], x, y)[1][0] for trial in some for x, y in trial.queries]
+        answers = [tv.ARROW.tokens(model, [], x, y)[1][0] for case in some for x, y in case.queries]
         return torch.tensor(answers, device=model.device)
 
     theta, alone, target = (
@@ -104,12 +104,12 @@ def published_way(
     )
     layer = by_layer.tolist().index(by_layer.max())
     theta, alone, target = (
-        read_everywhere(model, asked(trials, "dummy"), keep),
-        asked(trials, "alone"),
-        wanted(trials),
+        read_everywhere(model, asked(cases, "dummy"), keep),
+        asked(cases, "alone"),
+        wanted(cases),
     )
     return by_layer.cpu(), {
-        "regular": (plain(model, asked(trials, "full")) == target).float().cpu(),
+        "regular": (plain(model, asked(cases, "full")) == target).float().cpu(),
         "hypothesis": (patched(model, alone, layer, theta[:, layer], keep) == target).float().cpu(),
         "baseline": (plain(model, alone) == target).float().cpu(),
     }
@@ -118,7 +118,7 @@ def published_way(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--cases", type=int, default=10)
     parser.add_argument("--queries", type=int, default=5)
     parser.add_argument("--tasks", nargs="+", default=tasks.names())
     parser.add_argument("--last", action="store_true", help="the peer computes the last token's logits only")
@@ -128,19 +128,19 @@ def main() -> None:
     task = tasks.load(given.tasks[0])
     tv.evaluate(model, task, n_cases=2, n_queries=1)  # warm up
     published_way(model, task, 2, 1, keep)
-    print(f"{model.name}, {given.trials} trials × {given.queries} queries, {torch.get_num_threads()} threads")
+    print(f"{model.name}, {given.cases} cases × {given.queries} queries, {torch.get_num_threads()} threads")
     total = {"published way": 0.0, "engine": 0.0}
     different = 0.0
     for name in given.tasks:
         task, start = tasks.load(name), time.perf_counter()
-        by_layer, hits = published_way(model, task, given.trials, given.queries, keep)
+        by_layer, hits = published_way(model, task, given.cases, given.queries, keep)
         middle = time.perf_counter()
-        found = tv.evaluate(model, task, n_cases=given.trials, n_queries=given.queries)
+        found = tv.evaluate(model, task, n_cases=given.cases, n_queries=given.queries)
         seconds = (middle - start, time.perf_counter() - middle)
         total["published way"] += seconds[0]
         total["engine"] += seconds[1]
         changed = sum((hits[kind] - found.hits[kind].flatten()).abs().sum().item() for kind in hits)
-        changed += (by_layer - found.by_layer).abs().sum().item() * (given.trials // 2) * given.queries
+        changed += (by_layer - found.by_layer).abs().sum().item() * (given.cases // 2) * given.queries
         different += changed
         print(
             f"{name:20}{seconds[0]:7.1f} s{seconds[1]:7.1f} s{seconds[0] / seconds[1]:6.1f}×  {changed:.0f}"

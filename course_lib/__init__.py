@@ -1,1 +1,1 @@
-"""Code of the course *Why In-Context Learning Works*: a concept module per chapter, on shared foundations."""
+"""Code of the course *Why In-Context Learning Works*: a folder for each part of the book, on shared ground."""

@@ -1,0 +1,1 @@
+"""Attention: as a projection onto a convex hull, and as kernel smoothing."""

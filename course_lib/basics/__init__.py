@@ -1,0 +1,1 @@
+"""What it is: the chapter of this part teaches the ground package `fewshot`."""

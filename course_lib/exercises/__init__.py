@@ -1,1 +1,1 @@
-"""The exercises of the book: one module per chapter, named as its concept module."""
+"""The exercises of the book: a module for each chapter, in the folder of its part."""

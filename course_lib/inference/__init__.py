@@ -1,0 +1,1 @@
+"""Bayesian inference: posteriors over concepts and over densities."""

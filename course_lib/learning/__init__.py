@@ -1,0 +1,1 @@
+"""Learning algorithms: functions learned in context, and the dual of fine-tuning."""

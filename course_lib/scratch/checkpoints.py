@@ -88,8 +88,8 @@ def load(
 
 def about(name: str | os.PathLike[str]) -> About:
     """How a checkpoint was made. Arguments and errors as `load`."""
-    said = _header(_find(name))
-    return About(**said | {"config": Config(**said["config"])})
+    about = _header(_find(name))
+    return About(**about | {"config": Config(**about["config"])})
 
 
 def names() -> list[str]:
@@ -126,9 +126,9 @@ def take_up(
     """
     if not path.is_file():
         return []
-    said = _header(path)
-    if said["recipe"] != asdict(recipe):
-        raise ValueError(f"resume={str(path)!r}: kept by a run with another recipe, {said['recipe']}")
+    about = _header(path)
+    if about["recipe"] != asdict(recipe):
+        raise ValueError(f"resume={str(path)!r}: kept by a run with another recipe, {about['recipe']}")
     tensors = load_file(path)
     model.load_state_dict({name: tensors.pop(f"model.{name}") for name in model.state_dict()})
     states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
@@ -137,7 +137,7 @@ def take_up(
         states[int(i)].setdefault(int(place), {})[key] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return said["losses"]
+    return about["losses"]
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Studies: tables too long for a page, measured by one command and stored."""

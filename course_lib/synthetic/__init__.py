@@ -1,0 +1,1 @@
+"""What small models are trained on: Markov chains, densities, functions, repeated sequences."""

@@ -242,5 +242,5 @@ def bigrams(tokens: torch.Tensor, V: int = 4, concentration: float = 0.5) -> tor
     one_hot = functional.one_hot(tokens, V).double()
     pairs = one_hot[:, :-1, :, None] * one_hot[:, 1:, None, :]  # (N, T − 1, V, V)
     counts = functional.pad(pairs.cumsum(1), (0, 0, 0, 0, 1, 0))  # (N, T, V, V), those before
-    here = torch.einsum("ntv,ntvw->ntw", one_hot, counts) + concentration
-    return here / here.sum(-1, keepdim=True)
+    following = torch.einsum("ntv,ntvw->ntw", one_hot, counts) + concentration
+    return following / following.sum(-1, keepdim=True)

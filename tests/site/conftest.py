@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from built import HTML, PAGES
-from playwright.sync_api import Page
+from playwright.sync_api import ConsoleMessage, Page, Response
 
 from course_lib.book.browser import settle
 
@@ -35,22 +37,79 @@ def whole() -> None:
         pytest.skip("the pages load MathJax from a CDN, because npm was not there when they were built")
 
 
+@dataclass
+class View:
+    """A page of the book as it was opened, and what was seen on the way."""
+
+    page: Page
+    path: str
+    said: list[str] = field(default_factory=list)  # on the console
+    asked: list[str] = field(default_factory=list)  # addresses
+    failed: list[str] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Takes note of everything from now on."""
+
+        def heard(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                self.said.append(message.text)
+
+        def answered(response: Response) -> None:
+            self.responses.append(response)
+            if response.status >= 400:
+                self.failed.append(response.url)
+
+        self.page.on("console", heard)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("response", answered)
+        self.page.on("requestfailed", lambda request: self.failed.append(request.url))
+
+
+@contextmanager
+def opened(browser, address: str, path: str, mode: str = "light", width: int = 1280, before=None):
+    """Opens a page in the given mode and width, and waits until it is drawn."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    context.add_init_script(f"localStorage.mode = '{mode}'; localStorage.theme = '{mode}'")
+    view = View(context.new_page(), path)
+    view.watch()
+    if before is not None:
+        before(view.page)
+    view.page.goto(address + path, wait_until="load")
+    settle(view.page)
+    yield view
+    context.close()
+
+
+# Pages that are only looked at are opened once for all tests of this kind
+
+
+@pytest.fixture(scope="module")
+def light(request, browser, site) -> Iterator[View]:
+    """A page at 1280 px."""
+    with opened(browser, site, request.param) as view:
+        yield view
+
+
+@pytest.fixture(scope="module")
+def dark(request, browser, site) -> Iterator[View]:
+    """A page in its dark colours."""
+    with opened(browser, site, request.param, mode="dark") as view:
+        yield view
+
+
+@pytest.fixture(scope="module")
+def narrow(request, browser, site) -> Iterator[View]:
+    """A page on a phone."""
+    with opened(browser, site, request.param, width=390) as view:
+        yield view
+
+
 @pytest.fixture
 def visit(browser, site):
-    """Opens a page of the book in the given mode and width, and waits until it is drawn."""
-    contexts = []
-
-    def go(path: str, *, mode: str = "light", width: int = 1280, base: str = site, watch=None) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        context.add_init_script(f"localStorage.mode = '{mode}'; localStorage.theme = '{mode}'")
-        page = context.new_page()
-        if watch is not None:
-            watch(page)
-        page.goto(base + path, wait_until="load")
-        settle(page)
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
+    """Opens a page to do something to it."""
+    with ExitStack() as stack:
+        yield (
+            lambda path, address=site, **how: stack.enter_context(opened(browser, address, path, **how)).page
+        )

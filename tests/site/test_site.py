@@ -15,43 +15,131 @@ from course_lib.book.repository import address, origin
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 KB = 1000
+EVERY = [*PAGES, *EXTRA]
 
 
 def number(page, expression):
     return page.evaluate(f"() => {expression}")
 
 
-@pytest.mark.parametrize("path", [*PAGES, *EXTRA])
-def test_page_loads_in_silence_from_its_own_host(visit, whole, site, path):
-    said, asked, failed = [], [], []
+@pytest.mark.parametrize("light", EVERY, indirect=True)
+def test_page_loads_in_silence_from_its_own_host(light, whole, site):
+    light.page.wait_for_load_state("networkidle")
+    assert light.said == []
+    assert light.failed == []
+    assert [url for url in light.asked if not url.startswith((site, "data:", "blob:"))] == []
 
-    def watch(page):
-        page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("response", lambda r: failed.append(r.url) if r.status >= 400 else None)
-        page.on("requestfailed", lambda request: failed.append(request.url))
 
-    visit(path, watch=watch).wait_for_load_state("networkidle")
-    assert said == []
-    assert failed == []
-    assert [url for url in asked if not url.startswith((site, "data:", "blob:"))] == []
+@pytest.mark.parametrize("light", PAGES, indirect=True)
+def test_math_is_typeset_and_widgets_are_drawn(light, whole):
+    assert_drawn(light.page)
 
 
 @pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize("base", ["served", "file"])
-def test_math_is_typeset_and_widgets_are_drawn(visit, whole, site, base, path):
-    page = visit(path, base=site if base == "served" else f"{HTML.as_uri()}/")
+def test_pages_are_whole_as_files(visit, whole, path):
+    assert_drawn(visit(path, address=f"{HTML.as_uri()}/"))
+
+
+def assert_drawn(page):
     assert number(page, "document.querySelectorAll('.math:not(:has(mjx-container))').length") == 0
     assert number(page, "document.querySelectorAll('mjx-merror').length") == 0
     views = number(page, "document.querySelectorAll('script[type$=\"widget-view+json\"]').length")
     assert page.locator(".scrub-now img, .drag svg").count() == views
 
 
-def test_some_page_has_math_and_some_a_slider(visit, whole):
-    pages = [visit(path) for path in PAGES]
-    assert any(page.locator("mjx-container").count() for page in pages)
-    assert any(page.locator(".scrub").count() for page in pages)
+def test_some_page_has_math_and_some_a_slider():
+    texts = [(HTML / path).read_text(encoding="utf-8") for path in PAGES]
+    assert any('class="math ' in text for text in texts)
+    assert any("widget-view+json" in text for text in texts)
+
+
+@pytest.mark.parametrize("light", EVERY, indirect=True)
+def test_page_has_no_serious_accessibility_problem(light):
+    assert_accessible(light.page)
+
+
+@pytest.mark.parametrize("dark", EVERY, indirect=True)
+def test_dark_page_has_no_serious_accessibility_problem(dark):
+    assert_accessible(dark.page)
+
+
+@pytest.mark.parametrize("narrow", EVERY, indirect=True)
+def test_narrow_page_has_no_serious_accessibility_problem(narrow):
+    assert_accessible(narrow.page)
+
+
+def assert_accessible(page):
+    if not AXE.exists():
+        pytest.skip("axe-core is not there: run npm ci")
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    violations = page.evaluate("() => axe.run().then((result) => result.violations)")
+    grave = [v for v in violations if v["impact"] in ("serious", "critical")]
+    found = [(v["id"], node["html"][:200], node["failureSummary"]) for v in grave for node in v["nodes"]]
+    assert found == []
+
+
+@pytest.mark.parametrize("light", PAGES, indirect=True)
+def test_headings_descend_by_one_and_pictures_have_texts(light):
+    levels = light.page.evaluate(
+        "() => [...document.querySelectorAll('article :is(h1,h2,h3,h4,h5,h6)')].map((h) => +h.tagName[1])"
+    )
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    alts = light.page.evaluate(
+        "() => [...document.querySelectorAll('article img')].map((image) => image.alt)"
+    )
+    assert all(len(alt) >= 20 for alt in alts)
+
+
+@pytest.mark.parametrize("dark", PAGES, indirect=True)
+def test_dark_page_is_dark(dark):
+    colour = dark.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, re.findall(r"\d+", colour)[:3])) < 60
+
+
+@pytest.mark.parametrize("light", EVERY, indirect=True)
+def test_nothing_scrolls_sideways(light):
+    assert number(light.page, "document.documentElement.scrollWidth") <= 1280
+
+
+@pytest.mark.parametrize("narrow", EVERY, indirect=True)
+def test_nothing_scrolls_sideways_on_a_phone(narrow):
+    assert number(narrow.page, "document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("light", PAGES, indirect=True)
+def test_page_is_light(light, capsys):
+    light.page.wait_for_load_state("networkidle")
+    bodies = [response.body() for response in light.responses]
+    saved = light.page.locator("script[type$='widget-state+json']").all_text_contents()
+    frames = "".join(saved).encode()
+    whole = sum(map(len, bodies))
+    sent = sum(len(gzip.compress(body)) for body in bodies)  # as web hosts send it
+    first = sent - len(gzip.compress(frames))
+    with capsys.disabled():
+        sizes = f"{whole / KB:.0f} kB, sent as {sent / KB:.0f} kB, {first / KB:.0f} kB without frames"
+        print(f"\n{light.path}: {sizes}")
+    assert first < 2000 * KB
+    assert whole < 4000 * KB
+
+
+@pytest.mark.parametrize("light", CHAPTERS, indirect=True)
+def test_chapter_has_its_buttons_and_costs(light):
+    page, name = light.page, light.path.replace(".html", ".ipynb")
+    links = page.locator("a[href]").evaluate_all("(links) => links.map((link) => link.href)")
+    assert any(link.endswith(f"_sources/{name}") for link in links)
+    if url := address(ROOT) or origin(ROOT):
+        repository = url.removeprefix("https://github.com/")
+        assert f"https://colab.research.google.com/github/{repository}/blob/main/{name}" in links
+        assert f"{url}/edit/main/{name}" in links
+        assert any(link.startswith(f"{url}/issues/new") for link in links)
+    else:
+        assert [link for link in links if re.search(r"//(colab\.research|mybinder)\.", link)] == []
+        assert page.locator(".article-header-buttons a[href*='github.com']").count() == 0
+    assert page.locator("a.left-prev").count() == page.locator("a.right-next").count() == 1
+    costs = json.loads((ROOT / "book" / "runtimes.json").read_text(encoding="utf-8"))[name[5:-6]]
+    assert f"{costs['memory_gb']} GB on two CPU cores" in page.locator("article").inner_text()
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
@@ -81,7 +169,7 @@ def test_every_slider_moves_its_figure_and_says_so(visit, path):
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_every_slider_plays_pauses_and_starts_again(visit, path):
-    page = visit(path, watch=lambda page: page.clock.install())
+    page = visit(path, before=lambda page: page.clock.install())
     for scrub in page.locator(".scrub").all():
         slider, button = scrub.get_by_role("slider"), scrub.get_by_role("button")
         last = slider.get_attribute("max")
@@ -110,46 +198,6 @@ def test_every_query_can_be_dragged(visit, path):
         assert distances.all_inner_texts() != before
 
 
-@pytest.mark.parametrize("path", [*PAGES, *EXTRA])
-@pytest.mark.parametrize(("mode", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_page_has_no_serious_accessibility_problem(visit, path, mode, width):
-    if not AXE.exists():
-        pytest.skip("axe-core is not there: run npm ci")
-    page = visit(path, mode=mode, width=width)
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    violations = page.evaluate("() => axe.run().then((result) => result.violations)")
-    grave = [v for v in violations if v["impact"] in ("serious", "critical")]
-    found = [(v["id"], node["html"][:200], node["failureSummary"]) for v in grave for node in v["nodes"]]
-    assert found == []
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_headings_descend_by_one_and_pictures_have_texts(visit, path):
-    page = visit(path)
-    levels = page.evaluate(
-        "() => [...document.querySelectorAll('article :is(h1,h2,h3,h4,h5,h6)')].map((h) => +h.tagName[1])"
-    )
-    assert levels.count(1) == 1
-    assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    alts = page.evaluate("() => [...document.querySelectorAll('article img')].map((image) => image.alt)")
-    assert all(len(alt) >= 20 for alt in alts)
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_dark_page_is_dark(visit, path):
-    page = visit(path, mode="dark")
-    colour = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
-    assert max(map(int, re.findall(r"\d+", colour)[:3])) < 60
-
-
-@pytest.mark.parametrize("path", [*PAGES, *EXTRA])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_scrolls_sideways(visit, path, width):
-    page = visit(path, width=width)
-    assert number(page, "document.documentElement.scrollWidth") <= width
-
-
 @pytest.mark.parametrize("term", ["demonstrations", "softmax"])
 def test_search_finds_a_term(visit, term):
     page = visit(f"search.html?q={term}")
@@ -162,42 +210,6 @@ def test_search_of_nonsense_finds_nothing(visit):
     page = visit("search.html?q=xyzzyplugh")
     page.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('did not match')")
     assert page.locator("ul.search li").count() == 0
-
-
-@pytest.mark.parametrize("path", CHAPTERS)
-def test_chapter_has_its_buttons_and_costs(visit, path):
-    page, name = visit(path), path.replace(".html", ".ipynb")
-    links = page.locator("a[href]").evaluate_all("(links) => links.map((link) => link.href)")
-    assert any(link.endswith(f"_sources/{name}") for link in links)
-    if url := address(ROOT) or origin(ROOT):
-        repository = url.removeprefix("https://github.com/")
-        assert f"https://colab.research.google.com/github/{repository}/blob/main/{name}" in links
-        assert f"{url}/edit/main/{name}" in links
-        assert any(link.startswith(f"{url}/issues/new") for link in links)
-    else:
-        assert [link for link in links if re.search(r"//(colab\.research|mybinder)\.", link)] == []
-        assert page.locator(".article-header-buttons a[href*='github.com']").count() == 0
-    assert page.locator("a.left-prev").count() == page.locator("a.right-next").count() == 1
-    costs = json.loads((ROOT / "book" / "runtimes.json").read_text(encoding="utf-8"))[name[5:-6]]
-    assert f"{costs['memory_gb']} GB on two CPU cores" in page.locator("article").inner_text()
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_page_is_light(visit, path, capsys):
-    bodies = []
-    page = visit(path, watch=lambda page: page.on("response", lambda r: bodies.append(r.body())))
-    page.wait_for_load_state("networkidle")
-    saved = page.locator("script[type$='widget-state+json']").all_text_contents()
-    frames = "".join(saved).encode()
-    whole = sum(map(len, bodies))
-    sent = sum(len(gzip.compress(body)) for body in bodies)  # as web hosts send it
-    first = sent - len(gzip.compress(frames))
-    with capsys.disabled():
-        print(
-            f"\n{path}: {whole / KB:.0f} kB, sent as {sent / KB:.0f} kB, {first / KB:.0f} kB without frames"
-        )
-    assert first < 2000 * KB
-    assert whole < 4000 * KB
 
 
 def test_every_link_inside_the_book_has_a_target():
