@@ -1,1 +1,1 @@
-"""Code of the course *Why In-Context Learning Works*: a folder for each part of the book, on shared ground."""
+"""Code of the course *Why In-Context Learning Works*: a folder for each part of the book."""

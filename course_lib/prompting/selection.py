@@ -205,6 +205,8 @@ def _quota(scores: torch.Tensor, labels: torch.Tensor, k: int, generator: torch.
 def bm25(queries: Sequence[str], pool: Sequence[str], k: int) -> Selection:
     """The k texts that share the most telling words with the query (Robertson & Zaragoza 2009), by `bm25s`.
 
+    Of texts with the same score, the earlier in the pool comes first.
+
     Raises:
         ValueError: k is not in 1 … n.
     """
@@ -212,9 +214,10 @@ def bm25(queries: Sequence[str], pool: Sequence[str], k: int) -> Selection:
         raise ValueError(f"k={k}: expected 1 to {len(pool)}, the size of the pool")
     index = bm25s.BM25()
     index.index(bm25s.tokenize(list(pool), show_progress=False), show_progress=False)
-    words = bm25s.tokenize(list(queries), show_progress=False)
-    found = index.retrieve(words, k=k, show_progress=False)
-    return Selection(torch.from_numpy(found.documents.astype("int64")), torch.from_numpy(found.scores))
+    words = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
+    scores = torch.stack([torch.from_numpy(index.get_scores(own)) for own in words])
+    scores, indices = scores.sort(dim=1, descending=True, stable=True)
+    return Selection(indices[:, :k], scores[:, :k])
 
 
 def ordered(chosen: Selection, how: str, seed: int = 0) -> Selection:

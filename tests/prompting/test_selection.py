@@ -255,6 +255,13 @@ def test_bm25_finds_shared_rare_words():
         selection.bm25(["a"], pool, 5)
 
 
+def test_bm25_takes_the_earlier_of_equals():
+    pool = ["red", "blue"] * 30
+    indices = selection.bm25(["blue", "an unknown word"], pool, 40).indices
+    assert indices[0].tolist() == [*range(1, 60, 2), *range(0, 20, 2)]
+    assert indices[1].tolist() == list(range(40))
+
+
 def test_a_choice_in_other_orders():
     chosen = Selection(torch.tensor([[5, 2, 9], [1, 7, 3]]), torch.tensor([[0.1, 0.9, 0.5], [0.6, 0.2, 0.4]]))
     last, first = (selection.ordered(chosen, how) for how in ("last", "first"))

@@ -68,7 +68,7 @@ def test_controls_keep_labels_or_texts(given):
     assert all(pair in given.pool for c in alike for pair in c.demonstrations)
     assert [c.queries for c in alike] == [c.queries for c in cases]
     pairs = given.pool[:3]
-    assert study.same(given, pairs)[1] == Case(pairs[::-1], [given.queries[1]])
+    assert study.same(given, pairs)[1] == Case(list(pairs[::-1]), [given.queries[1]])
 
 
 def test_every_strategy_is_measured(roomy, given, monkeypatch):
