@@ -28,6 +28,9 @@ PARALLEL := -n auto --dist loadfile
 # no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
 export HF_HUB_DISABLE_PROGRESS_BARS = 1
+# large tensors keep their pages for the next ones: on a virtual machine, fresh pages took half of the time
+export MALLOC_TRIM_THRESHOLD_ = 8000000000
+export MALLOC_MMAP_THRESHOLD_ = 4000000000
 
 .PHONY: book serve pdf linkcheck test quick lint unit site nbval notebooks runtimes lab bench colab oldest retrain verify \
 	chapter study train repository setup clean

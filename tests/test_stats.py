@@ -31,8 +31,8 @@ def pairs_of_hits(draw):
     return tuple(torch.tensor(draw(bits | extreme)).view(n, q) for _ in range(2))
 
 
-def assert_close(found, expected):
-    assert found == pytest.approx(expected, abs=1e-9)
+def assert_close(found, expected, error=1e-9):
+    assert found == pytest.approx(expected, abs=error)
 
 
 # Means of real numbers
