@@ -60,6 +60,7 @@ def executed(tmp_path_factory):
     return root, runs
 
 
+@pytest.mark.slow
 def test_executing_twice_gives_the_same_bytes(executed):
     _, runs = executed
     assert runs[1][0] == runs[2][0]

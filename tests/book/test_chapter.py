@@ -47,6 +47,7 @@ def python(root, *arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_new_chapter_passes_all_tests(copy):
     out = python(copy, "-m", "course_lib.book.chapter", "prompting", "my-topic")
     assert out.splitlines() == [

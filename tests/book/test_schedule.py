@@ -119,6 +119,7 @@ def test_two_notebooks_run_at_the_same_time_with_a_thread_each(tmp_path):
     assert printed == {"one": "threads 1\n", "two": "threads 1\n"}
 
 
+@pytest.mark.slow
 def test_notebooks_that_die_do_not_stop_the_others(tmp_path):
     cells = {
         "raises": "1 / 0",

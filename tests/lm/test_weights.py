@@ -92,6 +92,7 @@ def test_numbers_are_cut_into_digits_before_words_are_looked_for(site):
     assert tokenizer.tokenize("\n\n12") == ["ĊĊ", "1", "2"]
 
 
+@pytest.mark.slow
 def test_the_real_file_is_converted(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     folder = weights.prepare("smollm2-135m")
@@ -261,6 +262,7 @@ def test_what_a_killed_process_left_is_removed(site, cache):
     assert left_in(cache) == {folder.name}
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_convert_once(site, cache, tmp_path):
     log = tmp_path / "log"
     slow = f"""

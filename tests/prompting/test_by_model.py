@@ -48,6 +48,7 @@ def label_log_probs_of(model, x, labels):
     return label_log_probs(model, FORMAT, [Case([], [(x, labels[0])])], [0], labels)[0, 0, 0].log_softmax(-1)
 
 
+@pytest.mark.slow
 def test_the_model_writes_reviews_that_it_believes(real):
     opening = by_model.OPENINGS["sentiment"]
     written = {y: lm.sample_texts(real, opening.format(y=y), 8) for y in ("negative", "positive")}

@@ -98,6 +98,7 @@ def test_a_shipped_checkpoint_is_small_and_of_its_plan(name):
     assert about.command == f"python -m course_lib.studies.train {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_evaluation_is_reproduced(name):
     recorded = checkpoints.about(name).evaluation

@@ -135,6 +135,7 @@ def test_the_batch_divides_among_the_processes(monkeypatch):
         train(new(), draw, RECIPE)
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_model_as_one(tmp_path):
     name, steps = "concepts-single", 8
     with socket.socket() as free:

@@ -71,6 +71,7 @@ def test_controls_keep_labels_or_texts(given):
     assert study.same(given, pairs)[1] == Case(list(pairs[::-1]), [given.queries[1]])
 
 
+@pytest.mark.slow
 def test_every_strategy_is_measured(roomy, given, monkeypatch):
     monkeypatch.setattr(study, "CANDIDATES", 9)
     monkeypatch.setattr(
@@ -96,6 +97,7 @@ def test_every_strategy_is_measured(roomy, given, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_units_are_those_of_the_stored_table(real, stored):
     keys = [unit.key for unit in study.task_units(real, study.chosen_task("topic"))]
     rows = stored.select(task="topic")
@@ -104,6 +106,7 @@ def test_units_are_those_of_the_stored_table(real, stored):
     assert stored.settings == study.SETTINGS
 
 
+@pytest.mark.slow
 def test_the_stored_table_is_measured_again(real, stored):
     assert stored.settings["queries"] == study.QUERIES == len(stored.rows[0]["right"])
     given = study.chosen_task("sentiment")

@@ -35,6 +35,7 @@ def test_a_unit_for_each_task_case_and_model(llama, stored, monkeypatch):
     assert seen[26][1][0].name == "topic"
 
 
+@pytest.mark.slow
 def test_the_stored_table_is_measured_again(real, stored):
     assert stored.settings == study.STUDY.settings
     lesson, other = ((task, task.cases(8)[7]) for task in map(short_texts, ("topic", "sentiment")))

@@ -83,6 +83,7 @@ def test_units_for_shares_groups_draws_and_ways(llama, monkeypatch):
     assert all(len(row["which"]) == row["n"] == 1 for row in rows[1:])
 
 
+@pytest.mark.slow
 def test_the_stored_table_is_measured_again(real):
     rows = results.load("induction-heads-smollm2-135m").rows
     named = {(row["heads"], row["n"], row["instead"], row["draw"]): row for row in rows}

@@ -102,6 +102,7 @@ def test_the_stored_table_has_a_row_for_every_order(stored):
     assert len(stored.rows) == (8 + 8) * 24 + 3 * 120 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "i", "at"), [("sentiment", 2, 5), ("two topics", 7, 23), ("five topics", 1, 77)]
 )
@@ -130,6 +131,7 @@ def test_a_stored_order_is_measured_again(real, stored, name, i, at):
         assert differ <= 1, key  # labels that are as likely may change places
 
 
+@pytest.mark.slow
 def test_stored_answers_to_similar_texts_are_measured_again(real, stored):
     few = short_texts("topic", study.POOL).sampled(3)
     for how in ("last", "first"):  # random orders are drawn for all queries together

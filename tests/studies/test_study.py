@@ -115,6 +115,7 @@ def started(folder, out, seconds, *launcher):
     return subprocess.Popen(list(map(str, words)), env=environment, cwd=out.parent)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path):
     out = tmp_path / "out"
     process, give_up = started(folder, out, 0.7), time.monotonic() + 120
@@ -133,6 +134,7 @@ def test_a_killed_run_goes_on_where_it_was(folder, tmp_path):
     assert sum(times) <= 6  # at most the one that was under way is measured again
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(folder, tmp_path):
     for name, launcher in (
         ("one", ()),
