@@ -14,6 +14,10 @@ from built import CHAPTERS, EXTRA, HTML, PAGES, ROOT
 from course_lib.book.repository import address, origin
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+COLOUR_RULES = [
+    "color-contrast",
+    "link-in-text-block",
+]  # what is looked at in dark pages, and not in narrow ones
 KB = 1000
 EVERY = [*PAGES, *EXTRA]
 
@@ -59,20 +63,21 @@ def test_page_has_no_serious_accessibility_problem(light):
 
 
 @pytest.mark.parametrize("dark", EVERY, indirect=True)
-def test_dark_page_has_no_serious_accessibility_problem(dark):
-    assert_accessible(dark.page)
+def test_dark_page_can_be_read(dark):
+    assert_accessible(dark.page, runOnly=COLOUR_RULES)
 
 
 @pytest.mark.parametrize("narrow", EVERY, indirect=True)
 def test_narrow_page_has_no_serious_accessibility_problem(narrow):
-    assert_accessible(narrow.page)
+    assert_accessible(narrow.page, rules={name: {"enabled": False} for name in COLOUR_RULES})
 
 
-def assert_accessible(page):
+def assert_accessible(page, **options):
     if not AXE.exists():
         pytest.skip("axe-core is not there: run npm ci")
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    violations = page.evaluate("() => axe.run().then((result) => result.violations)")
+    options["resultTypes"] = ["violations"]
+    violations = page.evaluate("(options) => axe.run(options).then((result) => result.violations)", options)
     grave = [v for v in violations if v["impact"] in ("serious", "critical")]
     found = [(v["id"], node["html"][:200], node["failureSummary"]) for v in grave for node in v["nodes"]]
     assert found == []
