@@ -1,19 +1,20 @@
 """The tests of what changed since the last commit on main: `python -m course_lib.book.changed`.
 
-A changed test is one of them; a changed module has the tests that import it, a changed notebook those of all
-notebooks; the tests of the house always belong to them.
+A changed test is one of them; a changed module has the tests that import it, directly or by what they import,
+and the test of its name; a changed table or checkpoint those of its folder, a changed notebook those of all
+notebooks. The tests of the house always belong to them.
 """
 
 from __future__ import annotations
 
-import re
+import ast
 import subprocess
 import sys
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 _ALWAYS = "tests/test_house.py"
 _NOTEBOOKS = "tests/book/test_notebooks.py"
-_IMPORT = re.compile(r"^\s*(?:from|import) (course_lib[\w.]*)(?: import ([^\n(]+|\([^)]*\)))?", re.MULTILINE)
 
 
 def changed(root: Path) -> list[str]:
@@ -31,22 +32,64 @@ def changed(root: Path) -> list[str]:
 
 def tests_of(root: Path, files: list[str]) -> list[str]:
     """The tests of some files, as paths from `root`, in order."""
-    modules = {file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in files}
+    differ, imports = set(files), _imports(root)
     found = {_ALWAYS}
     if any(file.endswith(".ipynb") for file in files):
         found.add(_NOTEBOOKS)
-    for path in sorted(root.glob("tests/**/test_*.py")):
-        name = path.relative_to(root).as_posix()
-        if name in files or _imported(path.read_text(encoding="utf-8")) & modules:
+    for name in imports:
+        path = Path(name)
+        if not path.name.startswith("test_"):
+            continue
+        room = Path("course_lib", *path.parts[1:-1])
+        run = (room / path.name.removeprefix("test_")).as_posix()  # perhaps by its command line
+        data = any(room in Path(file).parents and not file.endswith(".py") for file in files)
+        if (data and room != Path("course_lib")) or _reached(imports, [name, run]) & differ:
             found.add(name)
     return sorted(name for name in found if not name.startswith(("tests/site/", "tests/colab/")))
 
 
-def _imported(text: str) -> set[str]:
-    """All modules of the library that an import statement of a test may mean."""
-    found = set()
-    for module, names in _IMPORT.findall(text):
-        found |= {module, *(f"{module}.{name}" for name in re.findall(r"\w+", names))}
+def _imports(root: Path) -> dict[str, set[str]]:
+    """Files of library and tests, each with those it imports; a test has each `conftest.py` above it."""
+    paths = [
+        path.relative_to(root)
+        for folder in ("course_lib", "tests")
+        for path in root.glob(f"{folder}/**/*.py")
+    ]
+    named = {_module(path): path.as_posix() for path in paths}
+    found = {}
+    for path in paths:
+        of = {named[name] for name in _names((root / path).read_text(encoding="utf-8"), named)}
+        if path.parts[0] == "tests":
+            of |= {(folder / "conftest.py").as_posix() for folder in path.parents}
+        found[path.as_posix()] = of
+    return found
+
+
+def _module(path: Path) -> str:
+    """What an import statement calls a file; helpers of tests have no package."""
+    parts = path.with_suffix("").parts
+    return parts[-1] if parts[0] == "tests" else ".".join(part for part in parts if part != "__init__")
+
+
+def _names(text: str, named: Collection[str]) -> Iterator[str]:
+    """Modules among `named` that some code imports; a package, if what it is asked for is not a module."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names = [(alias.name,) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [(f"{node.module}.{alias.name}", node.module) for alias in node.names]
+        else:
+            continue
+        for tried in names:
+            yield from [name for name in tried if name in named][:1]
+
+
+def _reached(imports: Mapping[str, set[str]], start: list[str]) -> set[str]:
+    """Some files with all that they import, and what that imports."""
+    found, new = set(), set(start)
+    while new:
+        found |= new
+        new = {name for file in new for name in imports.get(file, ())} - found
     return found
 
 
