@@ -102,6 +102,7 @@ def test_each_exercise_gets_its_last_verdict(tmp_path, run):
     assert [file.name for file in tmp_path.iterdir()] == ["student.ipynb"]
 
 
+@pytest.mark.slow
 def test_the_verdicts_are_those_of_the_real_checks(tmp_path):
     cost = code("exercise.cost.check(lambda curve: curve['true answers'].mean())")
     path = save(tmp_path / "student.ipynb", heading("2"), code(COPIED), heading("4"), cost)

@@ -108,6 +108,7 @@ def execute(root, cells, *arguments, **environment):
     return done, printed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(schedule.free_cores() < 2, reason="one core runs one notebook at a time")
 def test_two_notebooks_run_at_the_same_time_with_a_thread_each(tmp_path):
     cells = {

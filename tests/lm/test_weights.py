@@ -252,6 +252,7 @@ print(weights.prepare("tiny"))
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed(site, cache):
     dies = start("transformers.AutoTokenizer.from_pretrained = lambda **kwargs: os._exit(9)")
     dies.communicate()
