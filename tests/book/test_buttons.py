@@ -90,12 +90,14 @@ def links_to(url, page):
     return [*launch, *source] if page.endswith(".ipynb") else source
 
 
+@pytest.mark.slow
 def test_without_an_address_no_button_leads_to_another_host(book):
     printed, intro, one = build(book(""))
     assert intro == one == []
     assert "origin" not in printed
 
 
+@pytest.mark.slow
 def test_in_a_clone_the_buttons_lead_to_its_origin(book):
     root = book("")
     clone(root, "git@github.com:someone-else/fork.git")
@@ -105,6 +107,7 @@ def test_in_a_clone_the_buttons_lead_to_its_origin(book):
     assert [line for line in printed.splitlines() if f"the buttons lead to {FORK}" in line]
 
 
+@pytest.mark.slow
 def test_the_address_of_the_configuration_wins(book):
     root = book(COURSE)
     clone(root, FORK)

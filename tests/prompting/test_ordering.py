@@ -126,6 +126,7 @@ def test_probes_are_written_after_each_order(llama, monkeypatch):
     assert seen[0][0] == "Answer.\nQ: ab\nA: no\n\nQ: cde\nA: yes\n\nQ: f\nA: no\n\nQ:"
 
 
+@pytest.mark.slow
 def test_real_probes_are_texts(real):
     case = Case([("a joyless , idiotic film .", "negative"), ("warm and very funny .", "positive")], [])
     texts = ordering.written_probes(real, FORMATS["sentiment"], orders(case))

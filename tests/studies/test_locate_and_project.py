@@ -98,6 +98,7 @@ def test_units_are_those_of_the_stored_table(real):
     ]
 
 
+@pytest.mark.slow
 def test_the_stored_table_is_measured_again(real):
     """Of the first case: one cut, one ablation, one weighing."""
     stored = results.load("locate-and-project-smollm2-135m")
