@@ -14,6 +14,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from course_lib.scratch import checkpoints
+from course_lib.scratch.muon import Muon
 from course_lib.scratch.recipe import Recipe
 from course_lib.scratch.transformer import Config, Transformer
 
@@ -56,7 +57,7 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     adamw = torch.optim.AdamW(others, recipe.lr, betas=(0.9, 0.99), weight_decay=decay)
     if not matrices:
         return [adamw]
-    return [torch.optim.Muon(matrices.values(), recipe.lr, decay, adjust_lr_fn="match_rms_adamw"), adamw]
+    return [Muon(matrices.values(), recipe.lr, decay), adamw]
 
 
 def train(
