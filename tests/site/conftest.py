@@ -68,10 +68,10 @@ class View:
 
 
 @contextmanager
-def opened(browser, address: str, path: str, mode: str = "light", width: int = 1280, before=None):
-    """Opens a page in the given mode and width, and waits until it is drawn."""
+def opened(browser, address: str, path: str, width: int = 1280, before=None) -> Iterator[View]:
+    """Opens a page in light colours, and waits until it is drawn."""
     context = browser.new_context(viewport={"width": width, "height": 900})
-    context.add_init_script(f"localStorage.mode = '{mode}'; localStorage.theme = '{mode}'")
+    context.add_init_script("localStorage.mode = localStorage.theme = 'light'")
     view = View(context.new_page(), path)
     view.watch()
     if before is not None:
@@ -82,21 +82,33 @@ def opened(browser, address: str, path: str, mode: str = "light", width: int = 1
     context.close()
 
 
-# Pages that are only looked at are opened once for all tests of this kind
+# A page is opened once for all tests of a kind, as that takes seconds
 
 
 @pytest.fixture(scope="module")
 def light(request, browser, site) -> Iterator[View]:
-    """A page at 1280 px."""
+    """A page at 1280 px, to be looked at."""
     with opened(browser, site, request.param) as view:
         yield view
 
 
-@pytest.fixture(scope="module")
-def dark(request, browser, site) -> Iterator[View]:
-    """A page in its dark colours."""
-    with opened(browser, site, request.param, mode="dark") as view:
-        yield view
+@pytest.fixture
+def dark(light) -> Iterator[View]:
+    """The same page in its dark colours."""
+    _colour(light.page, "dark")
+    yield light
+    _colour(light.page, "light")
+
+
+def _colour(page: Page, mode: str) -> None:
+    page.evaluate(
+        """(mode) => {
+            Object.assign(document.documentElement.dataset, {mode, theme: mode});
+            const moving = document.getAnimations().filter((each) => each instanceof CSSTransition);
+            moving.forEach((each) => each.finish());
+        }""",
+        mode,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +118,18 @@ def narrow(request, browser, site) -> Iterator[View]:
         yield view
 
 
+@pytest.fixture(scope="module")
+def file(request, browser) -> Iterator[Page]:
+    """A page to do something to, opened as a file and with a clock that can be run."""
+    if not (HTML / "index.html").exists():
+        pytest.skip("the book is not built: run make book")
+    address = f"{HTML.as_uri()}/"
+    with opened(browser, address, request.param, before=lambda page: page.clock.install()) as view:
+        yield view.page
+
+
 @pytest.fixture
 def visit(browser, site):
-    """Opens a page to do something to it."""
+    """Opens a page for one test."""
     with ExitStack() as stack:
-        yield (
-            lambda path, address=site, **how: stack.enter_context(opened(browser, address, path, **how)).page
-        )
+        yield lambda path: stack.enter_context(opened(browser, site, path)).page
