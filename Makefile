@@ -77,8 +77,7 @@ unit: setup
 
 # in a browser; tests that need one are skipped where there is none
 site: book
-	$(PY) -m course_lib.book.pdf --if-browser
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests/site -n auto
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/site $(PARALLEL)
 
 # whole notebooks to a worker, the longest first
 nbval: setup

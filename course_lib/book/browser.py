@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
@@ -45,13 +45,6 @@ def settle(page: Page) -> None:
             <= document.querySelectorAll('.widget > *').length"""
     )
     page.evaluate("() => document.fonts.ready.then(() => null)")
-
-
-def has_browser() -> bool:
-    """Whether `chromium` would find a browser."""
-    with sync_playwright() as playwright, suppress(FileNotFoundError):
-        return bool(_executable(playwright))
-    return False
 
 
 def _executable(playwright: Playwright) -> str:

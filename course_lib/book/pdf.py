@@ -18,9 +18,10 @@ import yaml
 from playwright.sync_api import Browser
 from pypdf import PdfReader
 
-from course_lib.book.browser import chromium, has_browser, settle
+from course_lib.book.browser import chromium, settle
 from course_lib.book.files import listed
 
+WHOLE = "whole-book.html"  # is there while it is printed
 _COLLECT = Path(__file__).with_suffix(".js")
 _STYLE = Path(__file__).with_suffix(".css")
 _FOOTER = '<p style="width: 100%; text-align: center; font: 9px sans-serif" class="pageNumber"></p>'
@@ -89,7 +90,7 @@ def _document(title: str, parts: list[dict[str, Any]], numbers: dict[str, int]) 
 
 
 def _print(browser: Browser, folder: Path, document: str) -> bytes:
-    path = folder / "whole-book.html"  # beside the pages, whose fonts it may then load
+    path = folder / WHOLE  # beside the pages, whose fonts it may then load
     path.write_text(document, encoding="utf-8")
     page = browser.new_page()
     try:
@@ -122,11 +123,8 @@ def _page_numbers(pdf: bytes) -> dict[str, int]:
 def main() -> int:
     """Prints the book of the current folder into `_build/pdf/book.pdf`."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.book.pdf", description=__doc__)
-    parser.add_argument("--if-browser", action="store_true", help="do nothing where there is no browser")
-    options, pdf = parser.parse_args(), Path("_build", "pdf", "book.pdf")
-    if options.if_browser and not has_browser():
-        print("no browser: the PDF is not printed")
-        return 0
+    parser.parse_args()
+    pdf = Path("_build", "pdf", "book.pdf")
     build(Path.cwd(), pdf)
     print(f"{pdf}: {len(PdfReader(pdf).pages)} pages, {pdf.stat().st_size / 1e6:.1f} MB")
     return 0

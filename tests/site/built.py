@@ -9,4 +9,4 @@ ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 PAGES = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in listed(ROOT)]
 CHAPTERS = [chapter.path.relative_to(ROOT).with_suffix(".html").as_posix() for chapter in chapters(ROOT)]
-EXTRA = ["search.html", "genindex.html"]
+EVERY = [*PAGES, "search.html", "genindex.html"]
