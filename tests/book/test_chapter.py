@@ -1,6 +1,7 @@
 """A chapter begun from the template passes everything that a chapter has to pass."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,9 +63,10 @@ def test_new_chapter_passes_all_tests(copy):
     assert listed(copy)[1] == notebook
     assert changes(copy) == {}
     sanitise = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval.cfg'}"
-    python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", sanitise, str(notebook))
-    only = "my_topic"
-    python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, "tests")
+    run = ("-m", "pytest", "-v", "-p", "no:cacheprovider", "--nbval", sanitise, str(notebook), "tests")
+    ran = python(copy, *run, "-k", "my-topic or my_topic")
+    for file in ("my-topic.ipynb", "tests/prompting/test_my_topic.py", "tests/exercises/test_exercises.py"):
+        assert re.search(rf"{file}::.* PASSED", ran), file
     python(copy, "-m", "ruff", "check", "--no-cache", "book", "tests", "course_lib/exercises/prompting")
     python(copy, "-m", "ruff", "format", "--no-cache", "--check", ".")
 

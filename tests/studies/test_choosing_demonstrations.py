@@ -73,6 +73,7 @@ def test_controls_keep_labels_or_texts(given):
 
 @pytest.mark.slow
 def test_every_strategy_is_measured(roomy, given, monkeypatch):
+    given = replace(given, pool=[(x[:8], y) for x, y in given.pool])  # the model reads letter by letter
     monkeypatch.setattr(study, "CANDIDATES", 9)
     monkeypatch.setattr(
         lm, "sample_texts", lambda model, opening, n, seed=0: [f"{opening} {i}" for i in range(12)]
@@ -110,7 +111,7 @@ def test_units_are_those_of_the_stored_table(real, stored):
 def test_the_stored_table_is_measured_again(real, stored):
     assert stored.settings["queries"] == study.QUERIES == len(stored.rows[0]["right"])
     given = study.chosen_task("sentiment")
-    few = replace(given, queries=given.queries[:2])
+    few = replace(given, queries=given.queries[:1])
     chosen = study.strategies(given)
     chosen["nearest of each label, nearest last", 0] = selection.ordered(
         chosen["nearest of each label", 0], "last"
@@ -124,9 +125,9 @@ def test_the_stored_table_is_measured_again(real, stored):
         ("clusters", 0),
     ):
         (row,) = stored.select(task="sentiment", strategy=strategy, setting=setting)
-        cases = selection.cases(chosen[strategy, setting], given.pool, given.queries)[:2]
+        cases = selection.cases(chosen[strategy, setting], given.pool, given.queries)[:1]
         again = study.answer_row(real, few, cases)
-        assert again["log p"] == pytest.approx(row["log p"][:2], abs=0.02)
+        assert again["log p"] == pytest.approx(row["log p"][:1], abs=0.02)
         shown = study.choice_row(given, chosen[strategy, setting])
         assert shown["relevance"] == pytest.approx(row["relevance"], abs=1e-3)
         assert shown["vote"] == row["vote"]
