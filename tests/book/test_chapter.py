@@ -1,7 +1,6 @@
 """A chapter begun from the template passes everything that a chapter has to pass."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -63,10 +62,9 @@ def test_new_chapter_passes_all_tests(copy):
     assert listed(copy)[1] == notebook
     assert changes(copy) == {}
     sanitise = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval.cfg'}"
-    run = ("-m", "pytest", "-v", "-p", "no:cacheprovider", "--nbval", sanitise, str(notebook), "tests")
-    ran = python(copy, *run, "-k", "my-topic or my_topic")
-    for file in ("my-topic.ipynb", "tests/prompting/test_my_topic.py", "tests/exercises/test_exercises.py"):
-        assert re.search(rf"{file}::.* PASSED", ran), file
+    run = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    python(copy, *run, "--nbval", sanitise, str(notebook))
+    python(copy, *run, "-k", "my_topic", "tests/prompting", "tests/exercises")
     python(copy, "-m", "ruff", "check", "--no-cache", "book", "tests", "course_lib/exercises/prompting")
     python(copy, "-m", "ruff", "format", "--no-cache", "--check", ".")
 
