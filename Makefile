@@ -22,9 +22,13 @@ NAME ?=
 MODEL ?= smollm2-135m
 LICENCE ?=
 CHECKPOINT ?=
-UNIT := tests --ignore=tests/site --ignore=tests/colab
+ALL := tests --ignore=tests/colab
+UNIT := $(ALL) --ignore=tests/site
 # a worker for each core, with one thread; a file is tested by one worker
 PARALLEL := -n auto --dist loadfile
+NBVAL := --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider --no-loadscope-reorder
+# whole notebooks to a worker, the longest first
+NOTEBOOKS = $$($(PY) -m course_lib.book.notebooks --list)
 # no progress bars in outputs that are compared
 export TQDM_DISABLE = 1
 export HF_HUB_DISABLE_PROGRESS_BARS = 1
@@ -66,7 +70,9 @@ pdf: book
 linkcheck: setup
 	$(BIN)/jupyter-book build . --builder linkcheck
 
-test: lint unit site nbval
+# all in one run, in which no core waits for the other
+test: lint book
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) $(NBVAL) $(NOTEBOOKS) $(ALL)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -79,10 +85,8 @@ unit: setup
 site: book
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/site $(PARALLEL)
 
-# whole notebooks to a worker, the longest first
 nbval: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider \
-		$(PARALLEL) --no-loadscope-reorder $$($(PY) -m course_lib.book.notebooks --list)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) $(NBVAL) $(NOTEBOOKS)
 
 quick: setup
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -95,22 +96,28 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 def batches(symbols: Sequence[Sequence[int]], max_tokens: int, extra: int = 0) -> list[list[int]]:
     """Split prompts into groups that pack into at most `max_tokens` rows, neighbours in the trie together.
 
+    A group that is full is cut where its prompts share least, as long as half of its rows remain in it: what
+    is shared across a cut is computed twice.
+
     Args:
         symbols: N lists, see `pack`.
         max_tokens: rows of a group; a single longer prompt makes a group of its own.
         extra: rows that each prompt takes besides its tokens.
     """
-    groups: list[list[int]] = []
-    rows = 0
-    last: Sequence[int] = []
-    for i in sorted(range(len(symbols)), key=symbols.__getitem__):
-        new = len(symbols[i]) - common_prefix(last, symbols[i]) + extra
-        if not groups or rows + new > max_tokens:
-            groups.append([])
-            rows, new = 0, len(symbols[i]) + extra
-        groups[-1].append(i)
-        rows += new
-        last = symbols[i]
+    order = sorted(range(len(symbols)), key=symbols.__getitem__)
+    lengths = np.array([len(symbols[i]) + extra for i in order], int)
+    shared = np.array([0, *(common_prefix(symbols[i], symbols[j]) for i, j in pairwise(order))], int)
+    ends = np.cumsum(lengths - shared)  # rows up to each prompt, if all were in one group
+    groups, start = [], 0
+    while start < len(order):
+        rows = ends[start:] - ends[start] + lengths[start]
+        stop = start + max(1, int(np.searchsorted(rows, max_tokens, side="right")))
+        if stop < len(order):
+            first = start + 1 + int(np.searchsorted(rows, max_tokens / 2))
+            cuts = np.arange(min(first, stop), stop + 1)
+            stop = int(cuts[::-1][shared[cuts[::-1]].argmin()])  # of several the last
+        groups.append(order[start:stop])
+        start = stop
     return groups
 
 

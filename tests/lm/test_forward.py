@@ -57,6 +57,19 @@ def test_batches_keep_to_the_budget_and_leave_nobody_out(prompts, max_tokens, ex
         assert rows <= max_tokens or len(group) == 1
 
 
+def test_groups_are_cut_where_least_is_shared():
+    prompts = [[root] * 20 + [leaf] for root in (1, 2, 3) for leaf in range(10)]  # 30 rows for each root
+    roots = [{prompts[i][0] for i in group} for group in batches(prompts, 50)]
+    assert roots == [{1}, {2}, {3}]
+    assert [len(group) for group in batches(prompts, 60)] == [20, 10]
+    assert [len(group) for group in batches(prompts[:10], 25)] == [
+        5,
+        5,
+    ]  # everywhere alike: as late as possible
+    late = [[0] * 9 + [1], [1] * 30, [1] * 30 + [2], [1] * 30 + [3]]
+    assert [len(group) for group in batches(late, 41)] == [3, 1]  # not before half of the rows are in
+
+
 def test_the_real_model_is_exact(real):
     texts = ["hot→cold\nbig→small\nfast→", "hot→cold\nbig→small\nold→", "The capital of France is", "x→"]
     prompts = [real.prompt(text) for text in texts]
@@ -88,7 +101,7 @@ def test_reads_equal_what_transformers_returns(tiny):
 def test_logits_at_positions(tiny):
     read = lm.Read(logits=True, positions=[0, -1])
     out = lm.forward(tiny, PROMPTS, read, max_tokens=20)
-    assert_close(out.logits_at[:, 1], out.logits, atol=0, rtol=0)
+    assert_close(out.logits_at[:, 1], out.logits, **EXACT)
     assert_close(out.logits_at[:, 0], last_logits(tiny, [prompt[:1] for prompt in PROMPTS]), **EXACT)
     assert_close(out.logits, last_logits(tiny, PROMPTS), **EXACT)
     assert lm.forward(tiny, PROMPTS[:1]).logits_at is None
