@@ -21,6 +21,11 @@ def given():
 
 
 @pytest.fixture(scope="module")
+def task():
+    return study.chosen_task("sentiment")
+
+
+@pytest.fixture(scope="module")
 def stored():
     return results.load("choosing-demonstrations-smollm2-135m")
 
@@ -99,20 +104,19 @@ def test_every_strategy_is_measured(roomy, given, monkeypatch):
 
 
 @pytest.mark.slow
-def test_units_are_those_of_the_stored_table(real, stored):
-    keys = [unit.key for unit in study.task_units(real, study.chosen_task("topic"))]
-    rows = stored.select(task="topic")
+def test_units_are_those_of_the_stored_table(real, task, stored):
+    keys = [unit.key for unit in study.task_units(real, task)]
+    rows = stored.select(task="sentiment")
     about = ("task", "strategy", "setting", "k")
     assert keys == [", ".join(str(row[name]) for name in about) for row in rows]
     assert stored.settings == study.SETTINGS
 
 
 @pytest.mark.slow
-def test_the_stored_table_is_measured_again(real, stored):
+def test_the_stored_table_is_measured_again(real, task, stored):
     assert stored.settings["queries"] == study.QUERIES == len(stored.rows[0]["right"])
-    given = study.chosen_task("sentiment")
-    few = replace(given, queries=given.queries[:1])
-    chosen = study.strategies(given)
+    few = replace(task, queries=task.queries[:1])
+    chosen = study.strategies(task)
     chosen["nearest of each label, nearest last", 0] = selection.ordered(
         chosen["nearest of each label", 0], "last"
     )
@@ -125,9 +129,9 @@ def test_the_stored_table_is_measured_again(real, stored):
         ("clusters", 0),
     ):
         (row,) = stored.select(task="sentiment", strategy=strategy, setting=setting)
-        cases = selection.cases(chosen[strategy, setting], given.pool, given.queries)[:1]
+        cases = selection.cases(chosen[strategy, setting], task.pool, task.queries)[:1]
         again = study.answer_row(real, few, cases)
         assert again["log p"] == pytest.approx(row["log p"][:1], abs=0.02)
-        shown = study.choice_row(given, chosen[strategy, setting])
+        shown = study.choice_row(task, chosen[strategy, setting])
         assert shown["relevance"] == pytest.approx(row["relevance"], abs=1e-3)
         assert shown["vote"] == row["vote"]
