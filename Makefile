@@ -93,7 +93,7 @@ quick: setup
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) -m "not slow and not retrain" $$($(PY) -m course_lib.book.changed)
 
-# weekly: the first hundred steps of every training, compared with the recorded losses, and long evaluations
+# weekly: the first hundred steps of every training, compared with the recorded losses
 retrain: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/scratch $(PARALLEL) -m retrain
 

@@ -1,11 +1,11 @@
 """The house: what may import what, by the syntax trees of library and notebooks; and how long a file is."""
 
-import ast
 import json
 from pathlib import Path
 
 import pytest
 
+from course_lib.book.changed import imported
 from course_lib.book.contents import chapters
 from course_lib.book.files import PARTS
 
@@ -36,21 +36,10 @@ def sources():
     return code
 
 
-def imported(text):
+def rooms(text):
     """The modules of course_lib that some code imports, as the parts of their names behind course_lib."""
-    found = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            room, *rest = name.split(".")
-            if room == "course_lib" and rest:
-                found.add(_module(rest))
-    return found
+    names = (name.split(".") for name in imported(text))
+    return {_module(rest) for room, *rest in names if room == "course_lib" and rest}
 
 
 def _module(parts):
@@ -66,7 +55,7 @@ def problems(path, text):
     """What a module or notebook imports and must not, in words."""
     top, *rest = path.split("/")
     room = rest[0].removesuffix(".py")
-    for other, *inner in imported(text):
+    for other, *inner in rooms(text):
         if other == room and not (room == "exercises" and inner[:1] not in ([], rest[1:2])):
             continue
         if top == "book":

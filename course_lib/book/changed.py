@@ -73,15 +73,17 @@ def _module(path: Path) -> str:
 
 def _names(text: str, named: Collection[str]) -> Iterator[str]:
     """Modules among `named` that some code imports; a package, if what it is asked for is not a module."""
+    for asked in imported(text):
+        yield from [name for name in (asked, asked.rpartition(".")[0]) if name in named][:1]
+
+
+def imported(text: str) -> Iterator[str]:
+    """The dotted names that some code imports: a.b for `import a.b` and for `from a import b`."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names = [(alias.name,) for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names = [(f"{node.module}.{alias.name}", node.module) for alias in node.names]
-        else:
-            continue
-        for tried in names:
-            yield from [name for name in tried if name in named][:1]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _reached(imports: Mapping[str, set[str]], start: list[str]) -> set[str]:

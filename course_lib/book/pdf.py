@@ -46,7 +46,7 @@ def build(root: Path, pdf: Path) -> None:
     title = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["title"]
     with chromium() as browser:
         parts = _collect(browser, pages)
-        draft = _print(browser, html, _document(title, parts, {}), tagged=False)
+        draft = _print(browser, html, _document(title, parts, {}))
         found = _page_numbers(draft)
         whole = _print(browser, html, _document(title, parts, found))
     if _page_numbers(whole) != found:
@@ -89,7 +89,7 @@ def _document(title: str, parts: list[dict[str, Any]], numbers: dict[str, int]) 
     )
 
 
-def _print(browser: Browser, folder: Path, document: str, *, tagged: bool = True) -> bytes:
+def _print(browser: Browser, folder: Path, document: str) -> bytes:
     path = folder / WHOLE  # beside the pages, whose fonts it may then load
     path.write_text(document, encoding="utf-8")
     page = browser.new_page()
@@ -100,8 +100,8 @@ def _print(browser: Browser, folder: Path, document: str, *, tagged: bool = True
             format="A4",
             margin=_MARGIN,
             print_background=True,
-            outline=tagged,
-            tagged=tagged,
+            outline=True,
+            tagged=True,
             display_header_footer=True,
             header_template="<span></span>",
             footer_template=_FOOTER,

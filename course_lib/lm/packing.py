@@ -114,8 +114,7 @@ def batches(symbols: Sequence[Sequence[int]], max_tokens: int, extra: int = 0) -
         stop = start + max(1, int(np.searchsorted(rows, max_tokens, side="right")))
         if stop < len(order):
             first = start + 1 + int(np.searchsorted(rows, max_tokens / 2))
-            cuts = np.arange(min(first, stop), stop + 1)
-            stop = int(cuts[::-1][shared[cuts[::-1]].argmin()])  # of several the last
+            stop -= int(shared[min(first, stop) : stop + 1][::-1].argmin())  # of several the last
         groups.append(order[start:stop])
         start = stop
     return groups

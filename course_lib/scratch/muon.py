@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -11,8 +11,16 @@ class Muon(torch.optim.Muon):
     """Muon (Jordan et al. 2024): steps of momentum, made orthogonal and scaled to the size of Adam's.
 
     torch's own computes in bfloat16, which on a CPU without bfloat16 arithmetic takes twelve times as long.
-    Settings and state are those of `torch.optim.Muon`; steps are scaled as by its "match_rms_adamw".
+    State and all else are those of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`.
+
+    Args:
+        params: matrices.
+        lr: the length of a step.
+        weight_decay: the share of a matrix, times `lr`, that a step takes away.
     """
+
+    def __init__(self, params: Iterable[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(params, lr, weight_decay, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:

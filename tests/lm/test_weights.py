@@ -93,7 +93,8 @@ def test_numbers_are_cut_into_digits_before_words_are_looked_for(site):
 
 
 @pytest.mark.slow
-def test_the_real_file_is_converted():
+def test_the_real_file_is_converted(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     folder = weights.prepare("smollm2-135m")
     (part,) = weights.PACKAGES["smollm2-135m"].parts
     reader = gguf.GGUFReader(installed(part.module) / part.member)
@@ -110,6 +111,7 @@ def test_the_real_file_is_converted():
     ):
         tensor = stored[name]
         np.testing.assert_array_equal(weights_, gguf.dequantize(tensor.data, tensor.tensor_type))
+    shutil.rmtree(folder)  # half a gigabyte
 
 
 def test_converting_changes_no_global_state(site):

@@ -10,7 +10,6 @@ from course_lib.scratch.transformer import Config, Transformer
 from course_lib.studies import train as command
 
 NAMES = checkpoints.names()
-LONG = {"linear-5-interleaved", "densities", "densities-2sigma", "densities-noisy"}  # to evaluate
 RECIPE = Recipe(steps=3)
 
 
@@ -100,9 +99,7 @@ def test_a_shipped_checkpoint_is_small_and_of_its_plan(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.retrain) if name in LONG else name for name in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_its_evaluation_is_reproduced(name):
     recorded = checkpoints.about(name).evaluation
     plan = command.PLANS[name]

@@ -34,7 +34,7 @@ def test_moves_as_torchs_own_does(shape, monkeypatch):
 
 def test_what_has_no_gradient_stays_and_a_closure_is_asked():
     one, other = torch.nn.Parameter(torch.eye(2)), torch.nn.Parameter(torch.eye(2))
-    optimizer = Muon([one, other], lr=0.1)
+    optimizer = Muon([one, other], lr=0.1, weight_decay=0.0)
 
     def closure():
         one.sum().backward()

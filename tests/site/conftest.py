@@ -68,10 +68,10 @@ class View:
 
 
 @contextmanager
-def opened(browser, address: str, path: str, width: int = 1280, before=None) -> Iterator[View]:
-    """Opens a page in light colours, and waits until it is drawn."""
+def opened(browser, address: str, path: str, mode: str = "light", width: int = 1280, before=None):
+    """Opens a page in the given mode and width, and waits until it is drawn."""
     context = browser.new_context(viewport={"width": width, "height": 900})
-    context.add_init_script("localStorage.mode = localStorage.theme = 'light'")
+    context.add_init_script(f"localStorage.mode = localStorage.theme = '{mode}'")
     view = View(context.new_page(), path)
     view.watch()
     if before is not None:
@@ -92,23 +92,11 @@ def light(request, browser, site) -> Iterator[View]:
         yield view
 
 
-@pytest.fixture
-def dark(light) -> Iterator[View]:
-    """The same page in its dark colours."""
-    _colour(light.page, "dark")
-    yield light
-    _colour(light.page, "light")
-
-
-def _colour(page: Page, mode: str) -> None:
-    page.evaluate(
-        """(mode) => {
-            Object.assign(document.documentElement.dataset, {mode, theme: mode});
-            const moving = document.getAnimations().filter((each) => each instanceof CSSTransition);
-            moving.forEach((each) => each.finish());
-        }""",
-        mode,
-    )
+@pytest.fixture(scope="module")
+def dark(request, browser, site) -> Iterator[View]:
+    """A page in its dark colours."""
+    with opened(browser, site, request.param, mode="dark") as view:
+        yield view
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from looks import assert_accessible, number
 
 @pytest.mark.parametrize("narrow", EVERY, indirect=True)
 def test_narrow_page_has_no_serious_accessibility_problem(narrow):
-    assert_accessible(narrow.page, rules={"color-contrast": {"enabled": False}})  # as in wide pages
+    assert_accessible(narrow.page)
 
 
 @pytest.mark.parametrize("narrow", EVERY, indirect=True)

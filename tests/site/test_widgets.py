@@ -20,7 +20,7 @@ def test_every_slider_moves_its_figure_and_says_so(file):
         )
         last = int(slider.get_attribute("max"))
         assert slider.get_attribute("aria-label").strip()
-        slider.press("Home")
+        slider.focus()  # as it opened
         seen = []
         for _ in range(last + 1):
             said = slider.get_attribute("aria-valuetext")
@@ -38,7 +38,6 @@ def test_every_slider_moves_its_figure_and_says_so(file):
 def test_every_slider_plays_pauses_and_starts_again(file):
     for scrub in file.locator(".scrub").all():
         slider, button = scrub.get_by_role("slider"), scrub.get_by_role("button")
-        slider.press("Home")
         last = slider.get_attribute("max")
         button.click()
         file.clock.run_for(700)

@@ -115,7 +115,7 @@ def test_units_are_those_of_the_stored_table(real, task, stored):
 @pytest.mark.slow
 def test_the_stored_table_is_measured_again(real, task, stored):
     assert stored.settings["queries"] == study.QUERIES == len(stored.rows[0]["right"])
-    few = replace(task, queries=task.queries[:1])
+    few = replace(task, queries=task.queries[:2])
     chosen = study.strategies(task)
     chosen["nearest of each label, nearest last", 0] = selection.ordered(
         chosen["nearest of each label", 0], "last"
@@ -129,9 +129,9 @@ def test_the_stored_table_is_measured_again(real, task, stored):
         ("clusters", 0),
     ):
         (row,) = stored.select(task="sentiment", strategy=strategy, setting=setting)
-        cases = selection.cases(chosen[strategy, setting], task.pool, task.queries)[:1]
+        cases = selection.cases(chosen[strategy, setting], task.pool, task.queries)[:2]
         again = study.answer_row(real, few, cases)
-        assert again["log p"] == pytest.approx(row["log p"][:1], abs=0.02)
+        assert again["log p"] == pytest.approx(row["log p"][:2], abs=0.02)
         shown = study.choice_row(task, chosen[strategy, setting])
         assert shown["relevance"] == pytest.approx(row["relevance"], abs=1e-3)
         assert shown["vote"] == row["vote"]

@@ -39,7 +39,7 @@ def test_a_unit_for_each_task_case_and_model(llama, stored, monkeypatch):
 def test_the_stored_table_is_measured_again(real, stored):
     assert stored.settings == study.STUDY.settings
     lesson, other = ((task, task.cases(8)[7]) for task in map(short_texts, ("topic", "sentiment")))
-    for row in finetuning.compare_updates(real, lesson, other, ["the other task"]):
+    for row in finetuning.compare_updates(real, lesson, other, ["gradient descent", "the other task"]):
         (kept,) = stored.select(task="topic", case=7, model="trained", update=row["update"])
         assert row["direction"] == pytest.approx(kept["direction"], abs=0.03)
         assert row["attention before"] == pytest.approx(kept["attention before"], abs=0.01)

@@ -133,8 +133,8 @@ def test_a_stored_order_is_measured_again(real, stored, name, i, at):
 
 @pytest.mark.slow
 def test_stored_answers_to_similar_texts_are_measured_again(real, stored):
-    few = short_texts("topic", study.POOL).sampled(2)
+    few = short_texts("topic", study.POOL).sampled(3)
     for how in ("last", "first"):  # random orders are drawn for all queries together
         row = study.similarity_row(real, few, how)
         (before,) = stored.select(table="similarity", task="topic", how=how)
-        assert row["log p"] == pytest.approx(before["log p"][:2], abs=0.02)
+        assert row["log p"] == pytest.approx(before["log p"][:3], abs=0.02)
