@@ -36,8 +36,8 @@ def sources():
     return code
 
 
-def modules(text):
-    """The modules of course_lib that some code imports, as the parts of their names behind course_lib."""
+def uses(text):
+    """The modules of course_lib that some code uses, as the parts of their names behind course_lib."""
     names = (name.split(".") for name in imported(text))
     return {_module(rest) for room, *rest in names if room == "course_lib" and rest}
 
@@ -55,7 +55,7 @@ def problems(path, text):
     """What a module or notebook imports and must not, in words."""
     top, *rest = path.split("/")
     room = rest[0].removesuffix(".py")
-    for other, *inner in modules(text):
+    for other, *inner in uses(text):
         if other == room and not (room == "exercises" and inner[:1] not in ([], rest[1:2])):
             continue
         if top == "book":
@@ -120,11 +120,11 @@ def belonging():
     for chapter in chapters(ROOT):
         path = chapter.path.relative_to(ROOT).as_posix()
         part = path.split("/")[1]
-        reached, new = set(), modules(CODE[path])
+        reached, new = set(), uses(CODE[path])
         while new:
             new = {name for name in new if name[0] == part and len(name) > 1} - reached
             reached |= new
-            new = {name for of in new for name in modules(CODE[f"course_lib/{'/'.join(of)}.py"])}
+            new = {name for of in new for name in uses(CODE[f"course_lib/{'/'.join(of)}.py"])}
         found[path] = reached
     return found
 
@@ -140,7 +140,7 @@ def test_concept_modules_and_chapters_belong_together():
     assert {path for path, own in found.items() if not own} == {
         "book/basics/what-is-in-context-learning.ipynb"
     }
-    assert ("fewshot",) in modules(CODE["book/basics/what-is-in-context-learning.ipynb"])
+    assert ("fewshot",) in uses(CODE["book/basics/what-is-in-context-learning.ipynb"])
     assert set(found) == {path for path in CODE if path.startswith("book/")}
 
 
